@@ -1,0 +1,176 @@
+"""What travels through a graph: buffers (a frame's header and its regions) and marks (EOS, flush, status).
+
+Pixels are not in here: a buffer names a slot of its source's shared-memory ring. On a link between processes
+a buffer is one msgpack array of a few hundred bytes. Whatever arrives is checked field by field: a socket is
+an open door, and garbage on it is a counted drop (`BadMessage`), never a crash.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+import numpy as np
+
+WIRE_VERSION = 1
+WHOLE = 1 << 40
+"""The weight of a buffer that has just left its source; links and marks split it, the way home adds it up."""
+
+
+class BadMessage(ValueError):
+    """Bytes on a socket that are not one of our messages."""
+
+
+@dataclass(slots=True)
+class Region:
+    """A detected thing in a frame.
+
+    box: (x, y, width, height) in pixels of the frame, floats, origin top left.
+    score: the detector's confidence, detector-specific scale unless it says otherwise.
+    track: stable id of the thing within its stream, or None before tracking.
+    label: the classifier's verdict, or None. scores: label -> probability (what the label was chosen from).
+    raw: label -> probability of this frame alone, before smoothing over time.
+    patch: uint8 (h, w) cut-out for a classifier, or None.
+    attrs: whatever else a node wants to say; plain msgpack types only.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float = 1.0
+    track: int | None = None
+    label: str | None = None
+    scores: dict[str, float] | None = None
+    raw: dict[str, float] | None = None
+    patch: np.ndarray | None = None
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def pack(self) -> list[Any]:
+        patch = None
+        if self.patch is not None:
+            patch = [*self.patch.shape, np.ascontiguousarray(self.patch, np.uint8).tobytes()]
+        return [
+            [float(v) for v in self.box],
+            float(self.score),
+            self.track,
+            self.label,
+            self.scores,
+            self.raw,
+            patch,
+            self.attrs,
+        ]
+
+    @classmethod
+    def unpack(cls, raw: list[Any]) -> Region:
+        box, score, track, label, scores, raw_scores, patch, attrs = raw
+        x, y, w, h = box
+        if patch is not None:
+            rows, columns, data = patch
+            patch = np.frombuffer(data, np.uint8).reshape(rows, columns)
+        return cls((x, y, w, h), score, track, label, scores, raw_scores, patch, attrs)
+
+
+@dataclass(slots=True)
+class Buffer:
+    """One frame on its way through the graph.
+
+    stream: the camera, i.e. the name of the source node. sequence: 0, 1, 2 ... as captured by the source.
+    pts: presentation time of the stream in ns. captured: CLOCK_MONOTONIC ns, the same clock in every process
+    of the host. wall: UTC ns since the epoch. deadline: monotonic ns after which it is dropped, 0 for never.
+    shape: (height, width, channels) of the frame; frame: the uint8 pixels, a view into shared memory which
+    belongs to this node only until it returns. A node that lets go of a buffer lets go of `frame` too.
+    """
+
+    stream: str
+    sequence: int
+    pts: int = 0
+    captured: int = 0
+    wall: int = 0
+    deadline: int = 0
+    shape: tuple[int, int, int] = (0, 0, 0)
+    regions: list[Region] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+    # Where the pixels are and whom the buffer belongs to; the engine's own.
+    slot: int = 0
+    generation: int = 0
+    plane: int = 0
+    weight: int = WHOLE
+    home: str = ""
+    trace: list[list[Any]] = field(default_factory=list)
+    _frame: np.ndarray | None = None
+
+    @property
+    def frame(self) -> np.ndarray:
+        """uint8 (height, width, channels) pixels; read-only unless the node's sink pad says `access="write"`."""
+        if self._frame is None:
+            raise RuntimeError("this node declared access='none': its buffers come without pixels")
+        return self._frame
+
+    def branch(self, weight: int) -> Buffer:
+        """A copy for another link of a tee: same pixels, own regions, `weight` of the whole."""
+        return Buffer(
+            self.stream, self.sequence, self.pts, self.captured, self.wall, self.deadline, self.shape,
+            [Region(r.box, r.score, r.track, r.label, r.scores, r.raw, r.patch, dict(r.attrs))
+             for r in self.regions],
+            dict(self.meta), self.slot, self.generation, self.plane, weight, self.home,
+            [list(t) for t in self.trace],
+        )  # fmt: skip
+
+    def pack(self, to: str) -> bytes:
+        """The message for node `to`."""
+        return msgpack.packb(
+            (
+                WIRE_VERSION, to, self.stream, self.sequence, self.pts, self.captured, self.wall, self.deadline,
+                self.shape, self.slot, self.generation, self.plane, self.weight, self.home, self.trace,
+                [r.pack() for r in self.regions], self.meta,
+            )
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Mark:
+    """Something that travels in order with a stream's buffers but is no frame.
+
+    kind `eos`: nothing follows. `flush`: everything sent before it has passed. `status`: the camera went up or
+    down; data has `up`, `reason`, `since` (UTC ns). Every node keeps one unit of a mark's weight and sends it
+    home, so the source knows when the mark, and all that was before it, has passed every node.
+    """
+
+    kind: str
+    stream: str
+    number: int
+    weight: int = WHOLE
+    home: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def pack(self, to: str) -> bytes:
+        return msgpack.packb(
+            (-WIRE_VERSION, to, self.kind, self.stream, self.number, self.weight, self.home, self.data)
+        )
+
+
+def unpack(data: bytes) -> tuple[str, Buffer | Mark]:
+    """(destination node, buffer or mark) of one message; raises BadMessage for anything else."""
+    try:
+        raw = msgpack.unpackb(data, use_list=True)
+        if raw[0] == WIRE_VERSION:
+            (_, to, stream, sequence, pts, captured, wall, deadline, shape, slot, generation, plane, weight,
+             home, trace, regions, meta) = raw  # fmt: skip
+            height, width, channels = shape
+            buffer = Buffer(
+                stream, sequence, pts, captured, wall, deadline, (height, width, channels),
+                [Region.unpack(r) for r in regions], meta, slot, generation, plane, weight, home, trace,
+            )  # fmt: skip
+            numbers = (sequence, captured, deadline, slot, generation, plane, weight, *shape)
+            if not all(type(n) is int for n in numbers) or weight <= 0 or type(meta) is not dict:
+                raise BadMessage("wrong types in a buffer header")
+            return to, buffer
+        if raw[0] == -WIRE_VERSION:
+            _, to, kind, stream, number, weight, home, payload = raw
+            if type(number) is not int or type(weight) is not int or weight <= 0 or type(payload) is not dict:
+                raise BadMessage("wrong types in a mark")
+            return to, Mark(kind, stream, number, weight, home, payload)
+    except BadMessage:
+        raise
+    except Exception as error:
+        raise BadMessage(str(error)) from None
+    raise BadMessage("unknown message version")

@@ -1,0 +1,117 @@
+"""What a person sees of a run: messages of the bus, live events, and at the end the ledger.
+
+On a terminal with colour and tables, piped as plain lines. Messages go to stderr, events and ledger to stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.ring import Ledger
+from pipeline.supervisor import Supervisor
+
+_STYLE = {"debug": "dim", "info": "default", "warning": "yellow", "error": "bold red"}
+
+
+def out() -> Console:
+    """Console for results."""
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+
+
+def err() -> Console:
+    """Console for messages."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def message(level: str, node: str, text: str, since: float) -> None:
+    """One line of the bus: seconds since the start, level, node, text."""
+    at = f"{time.monotonic() - since:7.2f}s"
+    err().print(f"{at}  {level:<7}  {node}: {text}", style=_STYLE.get(level, ""), markup=False)
+
+
+def drops(ledger: Ledger) -> str:
+    """`window full 12 (door), late 3 (faces)`: where a camera's frames went and why."""
+    parts = [f"{reason} {count} ({node})" for (node, reason), count in sorted(ledger.dropped.items())]
+    return ", ".join(parts)
+
+
+def print_ledger(supervisor: Supervisor, stream: TextIO | None = None) -> None:
+    """The account of every camera, and what each node did."""
+    ledgers = supervisor.ledgers
+    seconds = time.monotonic() - (supervisor.playing_at or time.monotonic())
+    rows = []
+    for name, ledger in ledgers.items():
+        latency = supervisor.figures[name].metrics.get("latency_ms")
+        times = [f"{latency.percentile(p):.0f} ms" for p in (50, 95)] if latency else ["-", "-"]
+        rows.append([
+            name, str(ledger.captured), str(ledger.delivered), str(sum(ledger.dropped.values())),
+            str(ledger.in_flight), f"{ledger.delivered / seconds:.1f}" if seconds > 0 else "-", *times,
+            drops(ledger),
+        ])  # fmt: skip
+    head = [
+        "camera",
+        "captured",
+        "delivered",
+        "dropped",
+        "in flight",
+        "fps",
+        "latency p50",
+        "p95",
+        "why dropped",
+    ]
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    print_table(head, rows, numbers=range(1, 8), stream=stream)
+
+
+def print_table(
+    head: list[str], rows: list[list[str]], numbers: range = range(0), stream: TextIO | None = None
+) -> None:
+    """A table: ruled on a terminal, aligned plain columns when piped."""
+    stream = stream or sys.stdout
+    console = Console(file=stream, highlight=False)
+    if console.is_terminal:
+        table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for index, title in enumerate(head):
+            table.add_column(title, justify="right" if index in numbers else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        return
+    widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
+    for row in [head, *rows]:
+        cells = [c.rjust(w) if i in numbers else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        print("  ".join(cells).rstrip(), file=stream)
+
+
+def summary(supervisor: Supervisor, errors: list[str]) -> dict[str, Any]:
+    """The run in figures, for `--json`."""
+    nodes = {}
+    for name, figures in supervisor.figures.items():
+        nodes[name] = {
+            "process": supervisor.plan.nodes[name].process, "in": figures.taken, "out": figures.done,
+            "busy_s": round(figures.busy_ns / 1e9, 3), "dropped": figures.dropped,
+            "metrics": {
+                k: {"count": m.count, "mean": m.mean, "p50": m.percentile(50), "p95": m.percentile(95), "max": m.top}
+                for k, m in figures.metrics.items()
+            },
+        }  # fmt: skip
+    processes = {
+        p.name: {"restarts": p.restarts_total, "cpu_s": round(p.cpu, 2), "rss_mb": round(p.rss / 1e6, 1)}
+        for p in supervisor.processes.values()
+    }
+    return {
+        "graph": supervisor.plan.name, "mode": supervisor.plan.mode,
+        "cameras": {name: ledger.as_dict() for name, ledger in supervisor.ledgers.items()},
+        "nodes": nodes, "processes": processes, "garbage": supervisor.garbage, "errors": errors,
+    }  # fmt: skip
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value))

@@ -1,0 +1,32 @@
+"""Errors meant for a person: one line that says what is wrong, where, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something outside the program is wrong (a file, an option, a camera).
+
+    Commands print it as one line on stderr and exit non-zero; a node that raises it stops the graph.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(" ".join(str(text).split()))
+
+
+class GraphError(UserError):
+    """A graph that cannot run: syntax, unknown names, links that do not fit."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the nearest of `known`, or the list of them when none is near."""
+    choices = sorted(known)
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.55)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    if not choices:
+        return ""
+    shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
+    return f"; known: {shown}"

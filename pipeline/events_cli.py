@@ -1,0 +1,155 @@
+"""Prints events as they come: what `emograph events ENDPOINT` does.
+
+    emograph events tcp://127.0.0.1:5556 --kind change
+    emograph events tcp://127.0.0.1:5556 --json | jq 'select(.label == "happy")'
+
+A line an event: aligned and coloured on a terminal, the same without colour when piped, or one JSON object
+(docs/PROTOCOL.md, "JSON lines"). Ctrl-C and a reader that goes away are ordinary ends.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline.events import Event, Subscription, subscribe
+
+_QUIET_SECONDS = 3.0  # without any event, before a hint is given
+_STYLES = {
+    "up": "green",
+    "down": "bold red",
+    "ended": "dim",
+    "appeared": "bold green",
+    "changed": "bold yellow",
+    "left": "bold magenta",
+    "present": "cyan",
+}
+
+
+def print_events(
+    endpoint: str,
+    cameras: Iterable[str] | None = None,
+    kinds: Iterable[str] | None = None,
+    as_json: bool = False,
+    count: int | None = None,
+) -> int:
+    """Print events to stdout until Ctrl-C, `count` of them, or until nobody reads; returns how many.
+
+    A hint goes to stderr when nothing comes in the first seconds. Raises UserError for a malformed endpoint,
+    an unknown kind or a publisher of a later protocol version.
+    """
+    printed = 0
+    with subscribe(endpoint, cameras or None, kinds or None) as events:
+        write = _json_writer() if as_json else _line_writer()
+        try:
+            for event in _with_hint(events):
+                write(event)
+                printed += 1
+                if printed == count:
+                    break
+        except KeyboardInterrupt:
+            pass
+        except BrokenPipeError:
+            # The interpreter flushes stdout once more at its end, and would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return printed
+
+
+def _with_hint(events: Subscription) -> Iterable[Event]:
+    first = events.receive(_QUIET_SECONDS)
+    if first is None:
+        print(f"no event yet from {events.endpoint}: is the graph running?", file=sys.stderr, flush=True)
+    else:
+        yield first
+    yield from events
+
+
+# JSON ------------------------------------------------------------------------------------------------------
+
+
+def as_json_line(event: Event) -> str:
+    """One event as a line of JSON: the fields of the wire, `time` (ISO 8601, UTC) and `lost`."""
+    fields = {"time": _iso(event), "lost": event.lost, **event.fields}
+    return json.dumps(_finite(fields), separators=(",", ":"), allow_nan=False, default=repr)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity (null takes their place), and only strings as keys."""
+    if isinstance(value, dict):
+        return {str(key): _finite(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _json_writer() -> Any:
+    return lambda event: print(as_json_line(event), flush=True)
+
+
+def _iso(event: Event) -> str:
+    return event.time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+# Lines -----------------------------------------------------------------------------------------------------
+
+
+def describe(event: Event) -> str:
+    """What an event says, in a few words."""
+    if event.kind == "observation":
+        faces = ", ".join(_face(r.track, r.label, r.score) for r in event.regions)
+        return f"{len(event.regions)} face{'' if len(event.regions) == 1 else 's'}{': ' if faces else ''}{faces}"
+    if event.kind == "status":
+        return event.reason
+    text = _face(event.track, event.label, event.score)
+    if event.what == "changed":
+        return f"{text}, after {_lasted(event)} {event.previous or 'unknown'}"
+    if event.what == "left":
+        return f"{text}, after {_lasted(event)}"
+    if event.what == "present" and event.since:
+        return f"{text}, since {event.since.astimezone():%H:%M:%S}"
+    return text
+
+
+def _face(track: int | None, label: str | None, score: float | None) -> str:
+    return " ".join([
+        "face" if track is None else f"#{track}", label or "unread", *([] if score is None else [f"{score:.2f}"]),
+    ])  # fmt: skip
+
+
+def _lasted(event: Event) -> str:
+    return "a while" if event.duration is None else f"{event.duration:.1f} s"
+
+
+def _columns(event: Event) -> tuple[str, str, str, str]:
+    """Time of day here, camera, what, and the rest; whatever a publisher sends, no terminal codes."""
+    lost = f"  ({event.lost} lost before this)" if event.lost else ""
+    texts = (
+        f"{event.time.astimezone():%H:%M:%S.%f}"[:-3],
+        event.camera,
+        event.what or "seen",
+        describe(event) + lost,
+    )
+    when, camera, what, rest = ("".join(c if c.isprintable() else "?" for c in text) for text in texts)
+    return when, f"{camera:<10}", f"{what:<8}", rest
+
+
+def _line_writer() -> Any:
+    if not sys.stdout.isatty():
+        return lambda event: print("  ".join(_columns(event)).rstrip(), flush=True)
+
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+
+    def write(event: Event) -> None:
+        when, camera, what, rest = _columns(event)
+        style = _STYLES.get(event.what, "")
+        line = Text("  ").join([Text(when, "dim"), Text(camera, "bold"), Text(what, style or "dim"), Text(rest)])
+        console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+
+    return write

@@ -1,0 +1,185 @@
+"""Checks a graph and expands it: replicas, processes, the way of every camera, planes to draw on.
+
+Everything that can be wrong without opening a file or a camera is found here, before anything starts.
+"""
+
+from __future__ import annotations
+
+from pipeline.caps import mismatch
+from pipeline.errors import GraphError, UserError
+from pipeline.node import Node, check_properties
+from pipeline.plan import NodePlan, Plan
+from pipeline.registry import NodeType, find
+from pipeline.spec import GraphSpec, NodeSpec
+
+
+def expand(spec: GraphSpec) -> Plan:
+    """The plan of a checked graph. Raises GraphError with file, line, names and the way out."""
+    classes = {node.name: _check_node(node) for node in spec.nodes.values()}
+    _check_pads(spec, classes)
+    order = _topological(spec)
+    _check_caps(spec, classes, order)
+    return _expand(spec, classes, order)
+
+
+def _check_node(node: NodeSpec) -> tuple[NodeType, type[Node]]:
+    try:
+        found = find(node.type)
+        cls = found.load()
+        check_properties(cls, node.properties, node.name)
+    except UserError as error:
+        text = str(error)
+        prefix = "" if text.startswith(f"{node.name}:") else f"{node.name}: "
+        raise GraphError(f"{node.where}: {prefix}{text}") from None
+    if node.replicas != 1:
+        if cls.kind in ("source", "sink"):
+            raise GraphError(f"{node.where}: {node.name}: replicas is for transforms; {node.type} is a {cls.kind}")
+        if node.process:
+            raise GraphError(f"{node.where}: {node.name}: 'process' puts a node in one process, 'replicas' in several")
+    return found, cls
+
+
+def _check_pads(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]]) -> None:
+    """Every pad is linked, and only pads that exist."""
+    for link in spec.links:
+        source, target = spec.nodes[link.source], spec.nodes[link.target]
+        both = f"{link.where}: {source.name} ! {target.name}"
+        if classes[source.name][1].kind == "sink":
+            raise GraphError(f"{both}: {source.name} is a {source.type}, a sink: it has no src pad to link from")
+        if classes[target.name][1].kind == "source":
+            raise GraphError(f"{both}: {target.name} is a {target.type}, a source: it has no sink pad to link to")
+    if not any(cls.kind == "source" for _, cls in classes.values()):
+        raise GraphError(f"{spec.where}: the graph has no source")
+    linked_from = {link.source for link in spec.links}
+    linked_to = {link.target for link in spec.links}
+    for name, (_, cls) in classes.items():
+        where = spec.nodes[name].where
+        if cls.kind != "source" and name not in linked_to:
+            raise GraphError(f"{where}: {name}: its sink pad is not linked; add a link '... ! {name}'")
+        if cls.kind != "sink" and name not in linked_from:
+            raise GraphError(f"{where}: {name}: its src pad is not linked; add a link '{name} ! ...'")
+
+
+def _topological(spec: GraphSpec) -> list[str]:
+    """Node names in the order of flow; GraphError names the cycle."""
+    order: list[str] = []
+    state: dict[str, int] = {}
+
+    def visit(name: str, path: list[str]) -> None:
+        if state.get(name) == 2:
+            return
+        if state.get(name) == 1:
+            cycle = " ! ".join([*path[path.index(name) :], name])
+            where = next(k.where for k in spec.links if k.target == name and k.source == path[-1])
+            raise GraphError(f"{where}: the links go round in a cycle: {cycle}")
+        state[name] = 1
+        for link in reversed(spec.links):
+            if link.source == name:
+                visit(link.target, [*path, name])
+        state[name] = 2
+        order.append(name)
+
+    # Backwards twice: what the file names first comes first.
+    for name in reversed(spec.nodes):
+        visit(name, [])
+    return order[::-1]
+
+
+def _check_caps(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], order: list[str]) -> None:
+    """Every link's caps meet. Metadata gathers along the flow; where links join, only what all of them bring."""
+    metadata: dict[str, frozenset[str]] = {}
+    for name in order:
+        cls = classes[name][1]
+        gathered: frozenset[str] | None = None
+        for link in spec.links:
+            if link.target != name or cls.sink is None:
+                continue
+            offered = classes[link.source][1].src
+            assert offered is not None
+            reason = mismatch(offered, metadata[link.source], cls.sink)
+            if reason:
+                raise GraphError(f"{link.where}: {link.source} ! {name}: the caps do not meet: {reason}")
+            have = metadata[link.source]
+            gathered = have if gathered is None else gathered & have
+        metadata[name] = (gathered or frozenset()) | (cls.src.adds if cls.src else frozenset())
+
+
+def _expand(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], order: list[str]) -> Plan:
+    targets = {name: [link.target for link in spec.links if link.source == name] for name in order}
+    cameras: dict[str, list[str]] = {name: [] for name in order}
+    for source in (n for n in spec.nodes if classes[n][1].kind == "source"):
+        reached, stack = set(), [source]
+        while stack:
+            name = stack.pop()
+            if name not in reached:
+                reached.add(name)
+                cameras[name].append(source)
+                stack += targets[name]
+
+    def instance(name: str, camera: str) -> str:
+        count = _replicas(spec.nodes[name], cameras[name])
+        return name if count == 1 else f"{name}.{cameras[name].index(camera) % count}"
+
+    nodes: dict[str, NodePlan] = {}
+    for name in order:
+        node, (found, cls) = spec.nodes[name], classes[name]
+        count = _replicas(node, cameras[name])
+        for index in range(count):
+            own = name if count == 1 else f"{name}.{index}"
+            streams = [c for c in cameras[name] if instance(name, c) == own]
+            routes = {c: [instance(t, c) for t in targets[name]] for c in streams} if targets[name] else {}
+            nodes[own] = NodePlan(
+                own,
+                name,
+                node.type,
+                found.path,
+                cls.kind,
+                node.process or own,
+                node.properties,
+                streams,
+                routes,
+            )
+    plan = Plan(spec.name, spec.mode, spec.latency_budget, nodes, {})
+    for camera in plan.sources:
+        plan.planes[camera] = _give_planes(plan, camera, {n: classes[p.base][1] for n, p in nodes.items()})
+    _check_process_names(spec, plan)
+    return plan
+
+
+def _replicas(node: NodeSpec, cameras: list[str]) -> int:
+    count = len(cameras) if node.replicas == "auto" else int(node.replicas)
+    return max(1, min(count, len(cameras)))
+
+
+def _give_planes(plan: Plan, camera: str, classes: dict[str, type[Node]]) -> int:
+    """Give a plane of its own to every node that draws on frames which another branch looks at.
+
+    Returns how many planes a slot of this camera needs. Plane 0 is the camera's own picture.
+    """
+    below: dict[str, set[str]] = {}
+
+    def descend(name: str) -> set[str]:
+        if name not in below:
+            below[name] = set()
+            for target in plan.nodes[name].routes.get(camera, ()):
+                below[name] |= {target} | descend(target)
+        return below[name]
+
+    reached = descend(camera)
+    planes = 1
+    for name in sorted(reached, key=list(plan.nodes).index):
+        sink = classes[name].sink
+        if sink is None or sink.access != "write":
+            continue
+        above = {other for other in reached if name in below[other]}
+        aside = reached - above - below[name] - {name}
+        if any((s := classes[other].sink) is not None and s.access != "none" for other in aside):
+            plan.nodes[name].plane[camera] = planes
+            planes += 1
+    return planes
+
+
+def _check_process_names(spec: GraphSpec, plan: Plan) -> None:
+    for node in spec.nodes.values():
+        if node.process and node.process in plan.nodes and plan.nodes[node.process].process != node.process:
+            raise GraphError(f"{node.where}: {node.name}: process '{node.process}' is also the name of a node")

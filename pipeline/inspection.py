@@ -1,0 +1,83 @@
+"""`emograph inspect`: what the nodes declare of themselves, as a table or as JSON with the JSON Schema."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, get_args
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from pipeline.console import out, print_json, print_table
+from pipeline.errors import UserError
+from pipeline.node import Node
+from pipeline.registry import find, node_types
+
+
+def _first_line(cls: type[Node]) -> str:
+    return (inspect.getdoc(cls) or "").split("\n", 1)[0]
+
+
+def print_registry(as_json: bool) -> None:
+    """All node types: name, kind, package, one line each. A broken plugin is shown as broken."""
+    rows = []
+    for name, found in node_types().items():
+        try:
+            cls = found.load()
+            rows.append([name, cls.kind, found.package, _first_line(cls)])
+        except UserError as error:
+            rows.append([name, "broken", found.package, str(error)])
+    if as_json:
+        print_json([dict(zip(("type", "kind", "package", "help"), row, strict=True)) for row in rows])
+    else:
+        print_table(["type", "kind", "package", ""], rows)
+
+
+def print_node(name: str, as_json: bool) -> None:
+    """One type: docstring, pads with caps, properties with type, default and help."""
+    found = find(name)
+    cls = found.load()
+    if as_json:
+        pads = {which: str(pad) for which in ("sink", "src") if (pad := getattr(cls, which)) is not None}
+        print_json({
+            "type": name, "kind": cls.kind, "package": found.package, "class": found.path, "pads": pads,
+            "help": inspect.getdoc(cls) or "", "properties": cls.Properties.model_json_schema(),
+        })  # fmt: skip
+        return
+    console = out()
+    console.print(f"[bold]{name}[/bold]  ({cls.kind}, package {found.package}, {found.path})")
+    console.print(inspect.getdoc(cls) or "", markup=False)
+    console.print("\n[bold]pads[/bold]")
+    for which in ("sink", "src"):
+        pad = getattr(cls, which)
+        if pad is not None:
+            extra = f"   (pixels: {pad.access})" if which == "sink" else ""
+            console.print(f"  {which:<4}  {pad}{extra}", markup=False)
+    console.print("\n[bold]properties[/bold]")
+    rows = [_property(key, field) for key, field in cls.Properties.model_fields.items()]
+    print_table(["name", "type", "default", ""], rows or [["(none)", "", "", ""]])
+
+
+def _property(key: str, field: FieldInfo) -> list[str]:
+    default = "required" if field.default is PydanticUndefined else str(field.default)
+    limits = [_limit(m) for m in field.metadata if _limit(m)]
+    help_text = field.description or ""
+    if limits:
+        help_text += f" ({', '.join(limits)})"
+    return [key, _type(field.annotation), default, help_text.strip()]
+
+
+def _limit(constraint: Any) -> str:
+    for attribute, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
+        if hasattr(constraint, attribute):
+            return f"{sign} {getattr(constraint, attribute)}"
+    return ""
+
+
+def _type(annotation: Any) -> str:
+    if isinstance(annotation, type):
+        return annotation.__name__
+    arguments = get_args(annotation)
+    if arguments and not any(isinstance(a, type) for a in arguments):
+        return " | ".join(str(a) for a in arguments)
+    return " | ".join(_type(a) if a is not type(None) else "none" for a in arguments) or str(annotation)

@@ -1,0 +1,118 @@
+"""The command `emograph launch`: checks a graph, runs it under the supervisor, shows it, prints the ledger."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline import console
+from pipeline.errors import GraphError, UserError
+from pipeline.events import EventPrinter  # XX
+from pipeline.graph import expand
+from pipeline.node import seconds
+from pipeline.plan import Plan
+from pipeline.spec import load
+from pipeline.supervisor import Supervisor
+from pipeline.trace import TraceFile
+
+
+class _View:
+    """Follows a run: prints what the bus says and the events of its `publish` nodes, ends it when time is up."""
+
+    def __init__(self, plan: Plan, trace: TraceFile | None, limit: float | None, quiet: bool, debug: bool) -> None:
+        self.plan = plan
+        self.trace = trace
+        self.limit = limit
+        self.started = time.monotonic()
+        self.shown = ("debug", "info", "warning", "error") if debug else ("info", "warning", "error")
+        self.supervisor: Supervisor | None = None
+        endpoints = [n.properties.get("endpoint") for n in plan.nodes.values() if n.type == "publish"]
+        self.printers = [] if quiet else [EventPrinter(endpoint) for endpoint in endpoints]
+
+    def __call__(self, what: str, fields: dict[str, Any]) -> None:
+        supervisor = self.supervisor
+        if what == "log" and fields["level"] in self.shown:
+            console.message(fields["level"], fields["node"], fields["text"], self.started)
+        elif what == "trace" and self.trace is not None:
+            self.trace.add(fields["buffers"], self.plan.sources)
+        elif what == "tick" and supervisor is not None:
+            for printer in self.printers:
+                printer.print_waiting()
+            if self.limit is not None and supervisor.playing_at is not None:
+                if time.monotonic() - supervisor.playing_at >= self.limit:
+                    self.limit = None
+                    supervisor.stop("the duration is over")
+
+    def close(self) -> None:
+        for printer in self.printers:
+            printer.print_waiting()
+            printer.close()
+
+
+def launch_graph(
+    graph: str,
+    settings: list[str] | None,
+    duration: str | None,
+    trace_path: Path | None,
+    *,
+    quiet: bool = False,
+    as_json: bool = False,
+    debug: bool = False,
+) -> int:
+    """Run a graph; returns the exit code, 0 only when all went well."""
+    try:
+        limit = None if duration is None else float(seconds(duration))
+    except ValueError as error:
+        raise UserError(f"--duration: {error}") from None
+    plan = expand(load(graph, settings))
+    trace = TraceFile(trace_path, plan) if trace_path is not None else None
+    view = _View(plan, trace, limit, quiet or as_json, debug)
+    supervisor = Supervisor(plan, view, trace=trace is not None, debug=debug)
+    view.supervisor = supervisor
+    _stop_on_signals(supervisor)
+    if not as_json:
+        cameras = "1 camera" if len(plan.sources) == 1 else f"{len(plan.sources)} cameras"
+        print(f"{plan.name}: {cameras}, {len(plan.processes)} processes, mode {plan.mode}", file=sys.stderr)
+    errors: list[str] = []
+    try:
+        supervisor.run()
+    except UserError as error:
+        errors.append(str(error))
+    finally:
+        view.close()
+        if trace is not None:
+            trace.write()
+    errors += _discrepancies(supervisor)
+    if as_json:
+        console.print_json(console.summary(supervisor, errors))
+    elif supervisor.playing_at is not None:
+        console.print_ledger(supervisor)
+    supervisor.close()
+    if errors:
+        raise GraphError(errors[0])
+    return 0
+
+
+def _stop_on_signals(supervisor: Supervisor) -> None:
+    """Ctrl-C and friends stop in order; a second one at once."""
+
+    def handler(signum: int, frame: object) -> None:
+        supervisor.stop(signal.Signals(signum).name)
+
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, handler)
+
+
+def _discrepancies(supervisor: Supervisor) -> list[str]:
+    """What the final account says against the run: frames that no node answered for, errors in nodes."""
+    found = []
+    for name, ledger in supervisor.ledgers.items():
+        if not ledger.adds_up:
+            found.append(f"{name}: the ledger does not add up: {ledger}")
+        failed = sum(count for (_, reason), count in ledger.dropped.items() if reason == "error")
+        if failed:
+            found.append(f"{name}: {failed} frames were dropped because a node failed on them")
+    return found

@@ -1,0 +1,205 @@
+"""What a node is: the base classes a plugin derives from.
+
+A node declares itself once (pads, properties, docstring); `emograph inspect`, the checks, the JSON Schema and
+the docs come from that. It does its work in one method and knows nothing of processes or sockets: the same
+object runs in a graph (pipeline/worker.py) and in a test (pipeline/harness.py).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from pipeline.buffer import Buffer, Mark
+from pipeline.caps import Pad
+from pipeline.errors import GraphError, did_you_mean
+
+_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def seconds(value: Any) -> Any:
+    """`250ms`, `1.5s`, `2min`, `90` -> seconds as a float. Raises ValueError for anything else."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", value)
+        if not match or match[2] not in _UNITS:
+            raise ValueError(f"{value!r} is not a duration such as 250ms, 1.5s or 2min")
+        return float(match[1]) * _UNITS[match[2]]
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
+"""Property type for durations: seconds, or a string with a unit."""
+
+
+class Properties(BaseModel):
+    """Base of every node's `Properties`: typed fields with default, range and help; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class SourceProperties(Properties):
+    """What every source has."""
+
+    window: int = Field(4, ge=1, le=4096, description="frames that may be out in the graph at once")
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a source delivers from now on. fps is the nominal rate in frames/s, 0 when unknown."""
+
+    height: int
+    width: int
+    channels: int = 3
+    fps: float = 0.0
+
+
+class Node:
+    """Base of all nodes. Derive from Source, Transform, BatchTransform or Sink."""
+
+    kind: ClassVar[str] = ""
+    sink: ClassVar[Pad | None] = None
+    src: ClassVar[Pad | None] = None
+    Properties: ClassVar[type[Properties]] = Properties
+    tick_interval: ClassVar[float | None] = None
+    """Seconds between calls of `tick`, also while no buffer comes; None for never."""
+
+    def __init__(self, name: str = "", streams: tuple[str, ...] = (), **properties: Any) -> None:
+        """Raises GraphError when a property is unknown or has a wrong value."""
+        self.name = name or type(self).type_name()
+        self.streams = streams
+        """Cameras whose buffers reach this node (for a source: its own name)."""
+        self.lossless = False
+        """True in `mode: lossless`: wait for what is late in place of dropping it."""
+        self.properties = check_properties(type(self), properties, self.name)
+        self.props = self.properties
+        self.clock: Callable[[], int] = time.monotonic_ns
+        """The time, monotonic ns. A test sets its own."""
+        self.stopping = threading.Event()
+        """Set when the graph stops; a node that waits for something waits on this too."""
+        self.restarted = False
+        """True in the process that takes over after this node's process died in the same run."""
+        self._log: Callable[[str, str], None] = lambda level, text: None
+        self._request_stop: Callable[[str], None] = lambda reason: None
+        self._observe: Callable[[str, float], None] = lambda metric, value: None
+
+    @classmethod
+    def type_name(cls) -> str:
+        """The name the node goes by in a graph when its entry point gives none: the class's, in lower case."""
+        return cls.__name__.lower()
+
+    # What a plugin overrides ---------------------------------------------------------------------------
+
+    def open(self) -> Any:
+        """NULL -> READY: acquire what is needed (files, models, sockets). UserError here stops the start."""
+
+    def close(self) -> None:
+        """READY -> NULL: give back what `open` took. Called once, also after an error."""
+
+    def on_mark(self, mark: Mark) -> None:
+        """A mark (`eos`, `status`, `flush`) of one stream passes, in order with its buffers."""
+
+    def tick(self) -> None:
+        """Called every `tick_interval` seconds."""
+
+    # What a plugin may call ----------------------------------------------------------------------------
+
+    def log(self, level: str, text: str) -> None:
+        """Post a message on the bus. level: `debug`, `info`, `warning` or `error`. Nodes never print."""
+        self._log(level, text)
+
+    def observe(self, metric: str, value: float) -> None:
+        """Add one sample to a metric of this node (mean and maximum are reported about twice a second)."""
+        self._observe(metric, value)
+
+    def request_stop(self, reason: str) -> None:
+        """Ask for an orderly end of the whole graph (the window was closed)."""
+        self._request_stop(reason)
+
+
+class Source(Node):
+    """Yields buffers: `open` says what they look like, `fill` makes the next one in place."""
+
+    kind = "source"
+    Properties = SourceProperties
+    live: bool = False
+    """True when frames come at their own pace from outside (a camera): they are read on a thread of their
+    own, and the newest is kept. May be set per instance in `open`."""
+    paced: bool = False
+    """True when the engine shall hold each frame until its PTS is due on the clock (a file played in real time)."""
+
+    def open(self) -> VideoInfo:
+        raise NotImplementedError(f"{type(self).__name__} must say what its frames look like")
+
+    def seek(self, sequence: int) -> None:
+        """Go to the frame after `sequence` earlier ones (the process was restarted). Cameras need not."""
+
+    def fill(self, buffer: Buffer) -> bool:
+        """Write the next frame into `buffer.frame` (uint8, height x width x channels of `open`) and set
+        `buffer.pts`, and `regions` or `meta` where there are any. False means EOS."""
+        raise NotImplementedError
+
+    def status(self, up: bool, reason: str = "") -> None:
+        """Tell everybody downstream, in order with the frames, that the camera went up or down."""
+        self._status(up, reason)
+
+    _status: Callable[[bool, str], None] = staticmethod(lambda up, reason: None)
+
+
+class Transform(Node):
+    """Maps one buffer to one (itself, changed) or to None (it ends here)."""
+
+    kind = "transform"
+
+    def transform(self, buffer: Buffer) -> Buffer | None:
+        raise NotImplementedError
+
+
+class BatchTransform(Node):
+    """Maps a list of buffers, from all cameras, to as many; `None` in a place ends that buffer."""
+
+    kind = "batch"
+    max_batch: int = 64
+    """Items (see `items`) in a call, at the most. May be set per instance."""
+    max_wait: float = 0.0
+    """Seconds that a partial batch may wait for more."""
+
+    def items(self, buffer: Buffer) -> int:
+        """How much of a batch this buffer takes; 0 lets it pass without filling the batch."""
+        return 1
+
+    def transform_batch(self, buffers: list[Buffer]) -> list[Buffer | None]:
+        raise NotImplementedError
+
+
+class Sink(Node):
+    """Consumes buffers."""
+
+    kind = "sink"
+
+    def consume(self, buffer: Buffer) -> None:
+        raise NotImplementedError
+
+
+def check_properties(cls: type[Node], given: dict[str, Any], name: str) -> Any:
+    """The node's validated properties; GraphError names the property, what was given and what is right."""
+    type_name = cls.type_name()
+    known = cls.Properties.model_fields
+    for key in given:
+        if key not in known:
+            raise GraphError(f"{name}: unknown property '{key}' of {type_name}{did_you_mean(key, known)}")
+    try:
+        return cls.Properties(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else ""
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            raise GraphError(f"{name}: {type_name} needs the property '{key}'") from None
+        where = f"property '{key}' of {type_name}" if key else type_name
+        raise GraphError(f"{name}: {where} is {given.get(key)!r}: {message}") from None

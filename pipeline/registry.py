@@ -1,0 +1,57 @@
+"""The registry: node types by name, found through the entry-point group `emograph.nodes`.
+
+A package adds nodes by declaring entry points; nothing here or in `nodes/` changes for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from pipeline.errors import GraphError, UserError, did_you_mean
+from pipeline.node import Node
+
+GROUP = "emograph.nodes"
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """A registered node type. path: `module:Class`; package: the distribution that brings it."""
+
+    name: str
+    path: str
+    package: str
+
+    def load(self) -> type[Node]:
+        """Import the class; UserError when the plugin is broken."""
+        module, _, attribute = self.path.partition(":")
+        try:
+            cls = getattr(importlib.import_module(module), attribute)
+        except Exception as error:
+            raise UserError(
+                f"node type '{self.name}' of package {self.package} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+        if not (isinstance(cls, type) and issubclass(cls, Node) and cls.kind):
+            raise UserError(f"node type '{self.name}' of package {self.package}: {self.path} is not a node class")
+        return cls
+
+
+@cache
+def node_types() -> dict[str, NodeType]:
+    """All registered types by name."""
+
+    def package(entry: EntryPoint) -> str:
+        return entry.dist.name if entry.dist is not None else "?"
+
+    entries = sorted(entry_points(group=GROUP), key=lambda e: e.name)
+    return {e.name: NodeType(e.name, e.value, package(e)) for e in entries}
+
+
+def find(name: str) -> NodeType:
+    """The type of that name; GraphError with the nearest right name."""
+    types = node_types()
+    if name not in types:
+        raise GraphError(f"unknown node type '{name}'{did_you_mean(name, types)}")
+    return types[name]

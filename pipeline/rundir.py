@@ -1,0 +1,114 @@
+"""A run's folder of sockets, and the reaper that removes it however the run ends.
+
+The folder is private to the user (mode 0700), so nobody else can speak to a graph's sockets. It is locked while
+its run lives: a start removes the folders of runs whose lock is free. Frames are not in here; they have no name
+at all (pipeline/ring.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import stat
+import tempfile
+from pathlib import Path
+
+from pipeline.errors import UserError
+
+
+def base_directory() -> Path:
+    """Where the folders of this user's runs are; created private when missing."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.access(runtime, os.W_OK):
+        base = Path(runtime) / "emograph"
+    else:
+        base = Path(tempfile.gettempdir()) / f"emograph-{os.getuid()}"
+    try:
+        base.mkdir(mode=0o700, exist_ok=True)
+        info = base.lstat()
+    except OSError as error:
+        raise UserError(f"cannot make the folder for sockets {base}: {error.strerror}") from None
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o077:
+        raise UserError(f"{base} is not a private folder of this user; remove it or set XDG_RUNTIME_DIR")
+    return base
+
+
+class RunDirectory:
+    """The folder of one run. `path` is short: a Unix socket's path has at most 107 bytes."""
+
+    def __init__(self) -> None:
+        base = base_directory()
+        sweep(base)
+        self.path = base / secrets.token_hex(4)
+        if len(str(self.path)) > 90:
+            raise UserError(
+                f"the path {self.path} is too long for sockets; set XDG_RUNTIME_DIR or TMPDIR to a shorter one"
+            )
+        self.path.mkdir(mode=0o700)
+        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.close(self._lock)
+
+
+def sweep(base: Path) -> list[str]:
+    """Remove what crashed runs left behind; returns the names of the folders removed."""
+    removed = []
+    for folder in base.iterdir():
+        try:
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue  # being made right now, or not ours
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue  # its run is alive
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder.name)
+        finally:
+            os.close(lock)
+    return removed
+
+
+class Reaper:
+    """A child of the supervisor that outlives it for a moment: when the supervisor is gone, it removes the
+    folder and kills what is left of the process group, which it leads and all workers join."""
+
+    def __init__(self, directory: Path) -> None:
+        read_end, self._lifeline = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            # In the child: no Python beyond what is needed, and never back into the caller.
+            try:
+                os.close(self._lifeline)
+                os.setpgid(0, 0)
+                for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(signum, signal.SIG_IGN)
+                null = os.open(os.devnull, os.O_RDWR)
+                for fd in (0, 1, 2):
+                    os.dup2(null, fd)
+                if not os.read(read_end, 1):  # end of file: the supervisor died without saying goodbye
+                    shutil.rmtree(directory, ignore_errors=True)
+                    os.killpg(0, signal.SIGKILL)
+            finally:
+                os._exit(0)
+        os.close(read_end)
+        with contextlib.suppress(OSError):
+            os.setpgid(self.pid, self.pid)  # here too: whoever comes first
+
+    def dismiss(self) -> None:
+        """The run ended in order: nothing to reap."""
+        with contextlib.suppress(OSError):
+            os.write(self._lifeline, b"q")
+        with contextlib.suppress(OSError):
+            os.close(self._lifeline)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)

@@ -1,0 +1,327 @@
+"""Runs one node inside a worker: takes buffers, calls the node, sends on or sends home.
+
+Every buffer that comes in leaves again, exactly once per unit of its weight: forward to the next nodes, or
+home with a fate. Nothing is sent twice and nothing is forgotten, whatever the node does.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from pipeline.buffer import Buffer, Mark
+from pipeline.errors import UserError
+from pipeline.node import BatchTransform, Node, Sink, Transform
+from pipeline.plan import NodePlan
+from pipeline.ring import DELIVERED, Fate, Reader
+
+SAMPLES_PER_REPORT = 64
+
+
+class Home(Protocol):
+    """The way home for one camera's weights."""
+
+    def buffer_home(self, buffer: Buffer, fate: Fate) -> None: ...
+
+    def mark_home(self, mark: Mark, weight: int) -> None: ...
+
+
+class Link(Protocol):
+    """The way to one next node: a socket, or a plain call inside the process. It takes the object over."""
+
+    local: bool
+
+    def send(self, item: Buffer | Mark) -> None: ...
+
+
+class Stats:
+    """What a node has done since the last report; the supervisor adds reports up."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.done = 0
+        self.busy_ns = 0
+        self.dropped: dict[str, int] = {}
+        self.metrics: dict[str, tuple[int, float, float, list[float]]] = {}
+
+    def observe(self, metric: str, value: float) -> None:
+        """Keep count, sum and maximum of a metric's samples, and the first of them for percentiles."""
+        count, total, top, samples = self.metrics.get(metric) or (0, 0.0, value, [])
+        if len(samples) < SAMPLES_PER_REPORT:
+            samples.append(value)
+        self.metrics[metric] = (count + 1, total + value, max(top, value), samples)
+
+    def report(self) -> dict[str, object]:
+        """The figures as plain types, and start anew."""
+        figures = dict(vars(self))
+        self.__init__()
+        return figures
+
+
+class Runner:
+    """Base: routing, fates, marks. Subclasses call the node."""
+
+    def __init__(
+        self,
+        node: Node,
+        plan: NodePlan,
+        links: dict[str, list[Link]],
+        homes: dict[str, Home],
+        readers: dict[str, Reader],
+        log: Callable[[str, str, str], None],
+    ) -> None:
+        self.node = node
+        self.name = plan.name
+        self.plan = plan
+        self.links = links
+        self.homes = homes
+        self.readers = readers
+        self.log = log
+        self.stats = Stats()
+        self.passed = 0
+        pad = node.sink
+        self.pixels = pad is not None and pad.access != "none"
+        self.writes = pad is not None and pad.access == "write"
+        self._ended: set[str] = set()
+        self._errors = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether work waits that no new message will announce."""
+        return False
+
+    def take(self, buffer: Buffer) -> None:
+        raise NotImplementedError
+
+    def work(self) -> None:
+        """Do what `take` put off."""
+
+    # In ------------------------------------------------------------------------------------------------
+
+    def admit(self, buffer: Buffer, now: int) -> bool:
+        """Whether the node shall see the buffer at all: in time, and its pixels still there."""
+        self.stats.taken += 1
+        if buffer.deadline and now > buffer.deadline:
+            self.drop(buffer, "late")
+            return False
+        if self.pixels:
+            reader = self.readers[buffer.stream]
+            plane = self.plan.plane.get(buffer.stream, buffer.plane) if self.writes else buffer.plane
+            try:
+                if not reader.current(buffer.slot, buffer.generation):
+                    self.drop(buffer, "stale")
+                    return False
+                frame = reader.frame(buffer.slot, plane, buffer.shape, self.writes)
+                if plane != buffer.plane:
+                    frame[...] = reader.frame(buffer.slot, buffer.plane, buffer.shape)
+                    buffer.plane = plane
+            except ValueError:
+                self.drop(buffer, "stale")
+                return False
+            buffer._frame = frame
+        return True
+
+    def intact(self, buffer: Buffer) -> bool:
+        """After the node's work: were the pixels the buffer's own until the end?"""
+        if not self.pixels:
+            return True
+        buffer._frame = None
+        return self.readers[buffer.stream].current(buffer.slot, buffer.generation)
+
+    # Out -----------------------------------------------------------------------------------------------
+
+    def forward(self, buffer: Buffer) -> None:
+        self.stats.done += 1
+        self.passed += 1
+        spread(buffer, self.links[buffer.stream])
+
+    def deliver(self, buffer: Buffer) -> None:
+        self.stats.done += 1
+        self.passed += 1
+        self.homes[buffer.stream].buffer_home(buffer, DELIVERED)
+
+    def drop(self, buffer: Buffer, reason: str) -> None:
+        self.stats.dropped[reason] = self.stats.dropped.get(reason, 0) + 1
+        self.homes[buffer.stream].buffer_home(buffer, (self.name, reason))
+
+    def failed(self, error: Exception) -> None:
+        """An exception that the node did not mean: the buffer is a counted drop, the first ones are told."""
+        self._errors += 1
+        if self._errors <= 3:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            self.log("error", self.name, f"{text} ({last.filename}:{last.lineno}); the frame is dropped")
+
+    def take_mark(self, mark: Mark) -> None:
+        """Let the node see the mark, keep a unit of its weight and pass it on."""
+        if mark.kind != "eos" or mark.stream not in self._ended:
+            if mark.kind == "eos":
+                self._ended.add(mark.stream)
+            self.node.on_mark(mark)
+        home = self.homes[mark.stream]
+        links = self.links.get(mark.stream, ())
+        if links:
+            mark.weight -= 1
+            home.mark_home(mark, 1)
+            spread(mark, links)
+        else:
+            home.mark_home(mark, mark.weight)
+
+
+def spread(item: Buffer | Mark, links: list[Link] | tuple[Link, ...]) -> None:
+    """Send an item to all links, its weight split between them."""
+    if len(links) == 1:
+        links[0].send(item)
+        return
+    # Sockets first: they pack and forget. A plain call may change the item, so all but the last get copies.
+    ordered = sorted(links, key=lambda link: link.local)
+    share = item.weight // len(ordered)
+    whole = item.weight
+    for link in ordered[:-1]:
+        if not link.local:
+            item.weight = share
+            link.send(item)
+        elif isinstance(item, Buffer):
+            link.send(item.branch(share))
+        else:
+            link.send(Mark(item.kind, item.stream, item.number, share, item.home, dict(item.data)))
+    item.weight = whole - share * (len(ordered) - 1)
+    ordered[-1].send(item)
+
+
+class TransformRunner(Runner):
+    """One buffer at a time."""
+
+    node: Transform
+
+    def take(self, buffer: Buffer) -> None:
+        start = time.monotonic_ns()
+        if not self.admit(buffer, start):
+            return
+        try:
+            result = self.node.transform(buffer)
+        except UserError:
+            raise
+        except Exception as error:
+            self.failed(error)
+            self.drop(buffer, "error")
+            return
+        end = time.monotonic_ns()
+        self.stats.busy_ns += end - start
+        buffer.trace.append([self.name, start, end, 1])
+        if not self.intact(buffer):
+            self.drop(buffer, "stale")
+        elif result is None:
+            self.drop(buffer, "filtered")
+        else:
+            self.forward(buffer)
+
+
+class SinkRunner(Runner):
+    """Where buffers end."""
+
+    node: Sink
+
+    def take(self, buffer: Buffer) -> None:
+        start = time.monotonic_ns()
+        if not self.admit(buffer, start):
+            return
+        try:
+            self.node.consume(buffer)
+        except UserError:
+            raise
+        except Exception as error:
+            self.failed(error)
+            self.drop(buffer, "error")
+            return
+        end = time.monotonic_ns()
+        self.stats.busy_ns += end - start
+        self.stats.observe("age_ms", (start - buffer.captured) / 1e6)
+        buffer.trace.append([self.name, start, end, 1])
+        if self.intact(buffer):
+            self.deliver(buffer)
+        else:
+            self.drop(buffer, "stale")
+
+
+class BatchRunner(Runner):
+    """Gathers whatever waits, from all cameras, and calls the node once for it.
+
+    While the node computes, the next batch gathers in the socket. A mark first lets all that came before it pass.
+    """
+
+    node: BatchTransform
+
+    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(*args, **kwargs)
+        self._waiting: deque[Buffer] = deque()
+        self._since = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting)
+
+    def take(self, buffer: Buffer) -> None:
+        if not self._waiting:
+            self._since = time.monotonic_ns()
+        self._waiting.append(buffer)
+
+    def take_mark(self, mark: Mark) -> None:
+        while self._waiting:
+            self._run()
+        super().take_mark(mark)
+
+    def work(self) -> None:
+        if not self._waiting:
+            return
+        wait = self.node.max_wait
+        if wait and time.monotonic_ns() - self._since < wait * 1e9:
+            if sum(self.node.items(b) for b in self._waiting) < self.node.max_batch:
+                return
+        self._run()
+
+    def _run(self) -> None:
+        start = time.monotonic_ns()
+        batch: list[Buffer] = []
+        items = 0
+        while self._waiting:
+            count = self.node.items(self._waiting[0])
+            if batch and items + count > self.node.max_batch:
+                break
+            buffer = self._waiting.popleft()
+            if self.admit(buffer, start):
+                batch.append(buffer)
+                items += count
+        self._since = start
+        if not batch:
+            return
+        try:
+            results = self.node.transform_batch(batch)
+            if len(results) != len(batch):
+                raise ValueError(f"{len(batch)} buffers went in, {len(results)} results came out")
+        except UserError:
+            raise
+        except Exception as error:
+            self.failed(error)
+            for buffer in batch:
+                self.drop(buffer, "error")
+            return
+        end = time.monotonic_ns()
+        self.stats.busy_ns += end - start
+        self.stats.observe("batch_buffers", len(batch))
+        if items:
+            self.stats.observe("batch_items", items)
+        for buffer, result in zip(batch, results, strict=True):
+            buffer.trace.append([self.name, start, end, items])
+            if not self.intact(buffer):
+                self.drop(buffer, "stale")
+            elif result is None:
+                self.drop(buffer, "filtered")
+            else:
+                self.forward(buffer)
+
+
+RUNNERS: dict[str, type[Runner]] = {"transform": TransformRunner, "batch": BatchRunner, "sink": SinkRunner}

@@ -1,0 +1,346 @@
+"""Runs a source inside a worker: fills slots, keeps the window, takes weights home, settles what was lost.
+
+Invariants. Every captured frame is in the ledger before anything else happens to it. At most `window` frames are
+out in the graph. In live mode a frame that finds the window full waits as the newest, and the one that waited
+before is a drop at the source. A slot is used again only when its buffer's weight is whole, or when a mark that
+followed it through every queue is home and proves that it was lost.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.buffer import WHOLE, Buffer, Mark
+from pipeline.errors import UserError
+from pipeline.node import Source, VideoInfo
+from pipeline.plan import NodePlan
+from pipeline.ring import DELIVERED, Fate, Writer
+from pipeline.runner import Link, Stats, spread
+
+FLUSH_RETRY_NS = 2_000_000_000
+"""A flush that is not home by then is sent again: the node it went through may have died once more."""
+
+Trace = list[list]
+
+
+@dataclass
+class _Sent:
+    """A mark that is out: how much of it is still to come home, and what it settles."""
+
+    mark: str
+    left: int
+    upto: int
+    sent_at: int
+    lost_in: str = ""
+
+
+class SourceRunner:
+    """One source: a `step` does all that can be done now and says when to come back."""
+
+    def __init__(
+        self,
+        node: Source,
+        plan: NodePlan,
+        links: list[Link],
+        ring_fd: int,
+        *,
+        planes: int,
+        budget_ns: int,
+        log: Callable[[str, str, str], None],
+        on_trace: Callable[[int, Fate, Trace], None] | None = None,
+    ) -> None:
+        self.node = node
+        self.name = plan.name
+        self.plan = plan
+        self.links = links
+        self.ring = Writer(ring_fd)
+        self.planes = planes
+        self.budget_ns = budget_ns
+        self.log = log
+        self.on_trace = on_trace
+        self.stats = Stats()
+        self.passed = 0
+        self.playing = False
+        self.ended = False
+        """No further frame will be captured."""
+        self.up = True
+        self._info = VideoInfo(0, 0)
+        self._base: int | None = None
+        """Monotonic ns of PTS 0 for a paced source; from its first frame on."""
+        self._ready: Buffer | None = None
+        self._pending: Buffer | None = None
+        self._marks: dict[int, _Sent] = {}
+        self._mark_number = int(time.monotonic_ns() // 1000)
+        self._statuses: queue.SimpleQueue[tuple[bool, str, int]] = queue.SimpleQueue()
+        node._status = self._post_status
+        # A live source is read on a thread of its own, which holds one slot at a time.
+        self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._to_reader: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
+        self._from_reader: queue.SimpleQueue[Buffer | BaseException | None] = queue.SimpleQueue()
+        self._reader: threading.Thread | None = None
+        self._reader_has_slot = False
+
+    # States --------------------------------------------------------------------------------------------
+
+    def open(self, restarted: bool) -> None:
+        """NULL -> READY: the camera answers, the slots are allocated in full."""
+        self._info = info = self.node.open()
+        if restarted:
+            self.node.seek(self.ring.captured)
+        shape = (info.height, info.width, info.channels)
+        # One slot more than the window for the newest that waits, one that is being filled.
+        slots = self.node.props.window + 2
+        frame_bytes = info.height * info.width * info.channels
+        if not self.ring.fits(slots, frame_bytes, self.planes):
+            if self.ring.out:
+                raise UserError(
+                    f"{self.name}: came back as {info.width}x{info.height}, another size than before, with frames out"
+                )
+            self.ring.allocate(self.name, slots, shape, self.planes)
+
+    def play(self, restarted: bool) -> None:
+        self.playing = True
+        if restarted:
+            self.flush(self.name)
+        if self.node.live:
+            self._reader = threading.Thread(target=self._read_on, name=f"read {self.name}", daemon=True)
+            self._reader.start()
+
+    def stop(self) -> None:
+        """End the stream: no new frames; EOS follows what is out."""
+        self.node.stopping.set()
+        if not self.ended:
+            self._end()
+
+    def close(self) -> None:
+        self.node.stopping.set()
+        if self._reader is not None:
+            self._to_reader.put(None)
+            self._reader.join(timeout=1.5)
+            if self._reader.is_alive():
+                return  # stuck in a camera driver: the process ends without closing it
+        self.node.close()
+
+    @property
+    def drained(self) -> bool:
+        """EOS has passed every node and every buffer is home."""
+        return self.ended and not self._marks and not self.ring.out
+
+    # Out -----------------------------------------------------------------------------------------------
+
+    def step(self) -> int | None:
+        """Do all that can be done now; the monotonic ns at which to call again, or None for 'on a message'."""
+        now = time.monotonic_ns()
+        self._send_statuses()
+        self._retry_marks(now)
+        if not self.playing or self.ended:
+            return now + FLUSH_RETRY_NS if self._marks else None
+        if self.node.live:
+            return self._step_live()
+        return self._step_inline()
+
+    def _step_inline(self) -> int | None:
+        node = self.node
+        paced = node.paced
+        for _ in range(16):  # then messages get their turn
+            if self._ready is None:
+                if not paced and self._window_full:
+                    return None
+                buffer = self._blank()
+                if buffer is None:
+                    return None
+                if not self._fill(buffer):
+                    self._end()
+                    return None
+                self._ready = buffer
+            buffer = self._ready
+            if paced:
+                now = time.monotonic_ns()
+                if self._base is None:
+                    self._base = now - buffer.pts
+                due = self._base + buffer.pts
+                if now < due:
+                    return due
+                if now - due > 1_000_000_000:  # hopelessly behind (a slow decoder, a suspended laptop): start over
+                    self._base = now - buffer.pts
+            self._ready = None
+            self._captured(buffer)
+        return time.monotonic_ns()
+
+    def _step_live(self) -> int | None:
+        while not self._from_reader.empty():
+            item = self._from_reader.get()
+            self._reader_has_slot = False
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
+                self._end()
+                return None
+            self._captured(item)
+        if not self._reader_has_slot and not (self.node.lossless and self._window_full):
+            buffer = self._blank()
+            if buffer is not None:
+                self._reader_has_slot = True
+                self._to_reader.put(buffer)
+        return None
+
+    def _read_on(self) -> None:
+        """The reader thread of a live source."""
+        while (buffer := self._to_reader.get()) is not None:
+            item: Buffer | BaseException | None = buffer
+            try:
+                if not self._fill(buffer):
+                    item = None
+            except BaseException as error:
+                item = error
+            self._from_reader.put(item)
+            os.eventfd_write(self.wake, 1)
+
+    def _blank(self) -> Buffer | None:
+        place = self.ring.acquire()
+        if place is None:
+            return None
+        slot, generation = place
+        shape = (self._info.height, self._info.width, self._info.channels)
+        buffer = Buffer(self.name, 0, shape=shape, slot=slot, generation=generation, home=self.name)
+        buffer._frame = self.ring.frame(slot, 0, shape, writable=True)
+        return buffer
+
+    def _fill(self, buffer: Buffer) -> bool:
+        start = time.monotonic_ns()
+        more = self.node.fill(buffer)
+        now = time.monotonic_ns()
+        self.stats.busy_ns += now - start
+        if not more:
+            self.ring.release(buffer.slot)
+            return False
+        buffer.trace.append([self.name, start, now, 1])
+        buffer.captured = now
+        return True
+
+    def _captured(self, buffer: Buffer) -> None:
+        """A frame exists: into the ledger, then out, or it waits as the newest."""
+        now = time.monotonic_ns()
+        if not self.node.live:
+            buffer.captured = now  # a paced frame was decoded ahead; its time is when it was due
+        buffer.wall = time.time_ns() - (now - buffer.captured)
+        buffer.deadline = buffer.captured + self.budget_ns if self.budget_ns else 0
+        full = self._window_full
+        buffer.sequence = self.ring.capture(buffer.slot)
+        buffer._frame = None
+        self.stats.taken += 1
+        if full:
+            if self._pending is not None:
+                self._settle(self._pending.sequence, WHOLE, (self.name, "window full"), [])
+            self._pending = buffer
+        else:
+            self._send(buffer)
+
+    def _send(self, buffer: Buffer) -> None:
+        self.stats.done += 1
+        self.passed += 1
+        spread(buffer, self.links)
+
+    @property
+    def _window_full(self) -> bool:
+        return len(self.ring.out) - (self._pending is not None) >= self.node.props.window
+
+    def _end(self) -> None:
+        self.ended = True
+        if self._ready is not None:
+            self.ring.release(self._ready.slot)
+            self._ready = None
+        if self._pending is not None:  # the last frame of a stream is not dropped for want of a successor
+            pending, self._pending = self._pending, None
+            self._send(pending)
+        self._send_statuses()
+        self._send_mark("eos")
+
+    # Marks ---------------------------------------------------------------------------------------------
+
+    def flush(self, lost_in: str) -> None:
+        """A process of `lost_in` died: find out what it took along."""
+        self._send_mark("flush", lost_in=lost_in)
+        for sent in [s for s in self._marks.values() if s.mark == "eos"]:
+            self._send_mark("eos", replaces=sent)
+
+    def _send_mark(self, kind: str, *, lost_in: str = "", replaces: _Sent | None = None, **data: object) -> None:
+        if replaces is not None:
+            self._marks = {n: s for n, s in self._marks.items() if s is not replaces}
+        self._mark_number += 1
+        pending = self._pending.sequence if self._pending is not None else None
+        upto = self.ring.captured if pending is None else pending
+        self._marks[self._mark_number] = _Sent(kind, WHOLE, upto, time.monotonic_ns(), lost_in)
+        spread(Mark(kind, self.name, self._mark_number, WHOLE, self.name, dict(data)), self.links)
+
+    def _retry_marks(self, now: int) -> None:
+        for sent in list(self._marks.values()):
+            if sent.mark == "flush" and now - sent.sent_at > FLUSH_RETRY_NS:
+                self._send_mark("flush", lost_in=sent.lost_in, replaces=sent)
+
+    def _post_status(self, up: bool, reason: str) -> None:
+        # Called by the node, perhaps on the reader thread: the main thread sends it.
+        self._statuses.put((up, reason, time.time_ns()))
+        os.eventfd_write(self.wake, 1)
+
+    def _send_statuses(self) -> None:
+        while not self._statuses.empty():
+            up, reason, since = self._statuses.get()
+            self.up = up
+            self.log("info" if up else "warning", self.name, "up again" if up else f"down: {reason}")
+            self._send_mark("status", up=up, reason=reason, since=since)
+
+    # Home ----------------------------------------------------------------------------------------------
+
+    def buffer_home(self, sequence: int, weight: int, fate: Fate, trace: Trace) -> bool:
+        """Weight of a buffer comes home. False when it is unknown here (declared lost, or garbage)."""
+        if sequence not in self.ring.out or weight <= 0:
+            return False
+        try:
+            self._settle(sequence, weight, fate, trace)
+        except KeyError:
+            return False
+        if self._pending is not None and not self._window_full:
+            pending, self._pending = self._pending, None
+            self._send(pending)
+        return True
+
+    def _settle(self, sequence: int, weight: int, fate: Fate, trace: Trace) -> None:
+        final = self.ring.come_home(sequence, weight, fate)
+        if self.on_trace is not None and trace:
+            self.on_trace(sequence, fate, trace)
+        if final == DELIVERED and trace:
+            # From the end of capture to the moment the last node let go.
+            self.stats.observe("latency_ms", (trace[-1][2] - trace[0][2]) / 1e6)
+        elif final is not None and final != DELIVERED and final[0] == self.name:
+            self.stats.dropped[final[1]] = self.stats.dropped.get(final[1], 0) + 1
+
+    def mark_home(self, number: int, weight: int) -> bool:
+        """Weight of a mark comes home; a whole flush settles all that went before it."""
+        sent = self._marks.get(number)
+        if sent is None or not 0 < weight <= sent.left:
+            return False
+        sent.left -= weight
+        if sent.left:
+            return True
+        del self._marks[number]
+        if sent.mark == "flush":
+            # Older marks went the same way: what is not home of them went down with the node.
+            self._marks = {n: s for n, s in self._marks.items() if n > number}
+            pending = self._pending.sequence if self._pending is not None else -1
+            missing = [s for s in self.ring.out if s < sent.upto and s != pending]
+            for sequence in sorted(missing):
+                self.ring.lose(sequence, (sent.lost_in, "lost"))
+            if missing:
+                self.stats.dropped["lost"] = self.stats.dropped.get("lost", 0) + len(missing)
+                frames = "frame was" if len(missing) == 1 else "frames were"
+                self.log("warning", self.name, f"{len(missing)} {frames} lost in {sent.lost_in}")
+            if self._pending is not None and not self._window_full:
+                waiting, self._pending = self._pending, None
+                self._send(waiting)
+        return True

@@ -1,0 +1,432 @@
+"""`emograph launch`: starts the processes of a plan, keeps them alive, ends them in order, accounts for every frame.
+
+One loop looks at the desired state each tick and reconciles: a process that should run and does not is started
+(sinks first, with back-off after a crash), one that should not is ended. Only this process starts and stops
+others; the workers only speak.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+import zmq
+
+from pipeline import ring
+from pipeline.errors import UserError
+from pipeline.plan import Assignment, Plan, bus_endpoint
+from pipeline.ring import Ledger
+from pipeline.rundir import Reaper, RunDirectory
+
+START_TIMEOUT = 90.0
+"""Seconds from a process's start until READY; a camera's own timeout and torch's import fit in."""
+HANG_TIMEOUT = 15.0
+"""Seconds without a report until a process counts as hanging and is killed."""
+DRAIN_TIMEOUT = 1.5
+"""Seconds that a stopped graph has to bring its buffers home."""
+QUIT_TIMEOUT = 1.0
+"""Seconds that processes have to close their nodes after a stop; an ended graph gives them ten times that."""
+RESTART_LIMIT = 5
+"""Restarts in a row, without a buffer having passed, after which the graph gives up."""
+
+
+@dataclass
+class Process:
+    """A worker as the supervisor sees it."""
+
+    name: str
+    nodes: list[str]
+    popen: subprocess.Popen[bytes] | None = None
+    state: str = "NULL"
+    started_at: float = 0.0
+    heard_at: float = 0.0
+    restarts: int = 0
+    """Since a buffer last passed every one of its nodes."""
+    restarts_total: int = 0
+    not_before: float = 0.0
+    recovering: bool = False
+    waits_for_pass: set[str] = field(default_factory=set)
+    cpu: float = 0.0
+    rss: int = 0
+    garbage: int = 0
+    error: str | None = None
+    stderr: deque[str] = field(default_factory=lambda: deque(maxlen=40))
+    partial: bytes = b""
+
+
+@dataclass
+class Metric:
+    """A metric over a run: count, sum, maximum, and the newest samples for percentiles."""
+
+    count: int = 0
+    total: float = 0.0
+    top: float = 0.0
+    samples: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count if self.count else 0.0
+
+    def percentile(self, percent: float) -> float:
+        ordered = sorted(self.samples)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0
+
+
+@dataclass
+class NodeFigures:
+    """Sums over a run of what a node's workers reported."""
+
+    taken: int = 0
+    done: int = 0
+    busy_ns: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=dict)
+
+    def add(self, report: dict[str, Any]) -> None:
+        self.taken += report["taken"]
+        self.done += report["done"]
+        self.busy_ns += report["busy_ns"]
+        for reason, count in report["dropped"].items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+        for name, (count, total, top, samples) in report["metrics"].items():
+            metric = self.metrics.setdefault(name, Metric())
+            metric.count += count
+            metric.total += total
+            metric.top = max(metric.top, top)
+            metric.samples.extend(samples)
+
+
+Listener = Callable[[str, dict[str, Any]], None]
+
+
+class Supervisor:
+    """Runs one plan. `run` returns when the graph has ended; `ledgers` then holds every camera's account.
+
+    on_event: called with ("log" | "state" | "restart" | "trace" | "tick", fields) for whoever shows the run.
+    """
+
+    def __init__(
+        self, plan: Plan, on_event: Listener | None = None, *, trace: bool = False, debug: bool = False
+    ) -> None:
+        self.plan = plan
+        self.on_event = on_event or (lambda what, fields: None)
+        self.trace = trace
+        self.debug = debug
+        self.processes = {name: Process(name, nodes) for name, nodes in plan.processes.items()}
+        self.figures = {name: NodeFigures() for name in plan.nodes}
+        self.rings = {source: ring.create() for source in plan.sources}
+        self.drained: set[str] = set()
+        self.errors: list[str] = []
+        self.warnings = 0
+        self.garbage = 0
+        self.started_at = time.monotonic()
+        self.playing_at: float | None = None
+        self._stop_reason: str | None = None
+        self._stop_at = 0.0
+        self._abort = False
+        self._play_sent: set[str] = set()
+        self.directory = RunDirectory()
+        # Forked before any thread or socket exists in this process.
+        self._reaper = Reaper(self.directory.path)
+        self._context = zmq.Context()
+        self._bus: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        # A restarted worker comes with the identity of the dead one.
+        self._bus.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self._bus.setsockopt(zmq.LINGER, 0)
+        self._bus.bind(bus_endpoint(str(self.directory.path)))
+        self.poller = zmq.Poller()
+        self.poller.register(self._bus, zmq.POLLIN)
+
+    # For whoever shows the run -------------------------------------------------------------------------
+
+    @property
+    def ledgers(self) -> dict[str, Ledger]:
+        """Every camera's account as it stands now."""
+        return {name: ring.read_ledger(fd) for name, fd in self.rings.items()}
+
+    def stop(self, reason: str) -> None:
+        """Ask for an orderly end; a second call ends at once."""
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            self._stop_at = time.monotonic()
+            self._tell_all({"do": "stop"})
+        else:
+            self._abort = True
+
+    # The loop ------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start, supervise, end. Raises UserError when the graph could not go on; the ledgers hold all the same."""
+        try:
+            while not self._finished():
+                self._reconcile()
+                for item, _ in self.poller.poll(50):
+                    if item is self._bus:
+                        self._hear()
+                    elif isinstance(item, int):
+                        self._read_stderr(item)
+                self.on_event("tick", {})
+            self._quit()
+        finally:
+            self._end_all()
+        if self.errors:
+            raise UserError(self.errors[0])
+
+    def _finished(self) -> bool:
+        if self._abort or self.errors:
+            return True
+        if self.drained >= set(self.plan.sources):
+            return True
+        if self._stop_reason is not None:
+            if not self._play_sent:
+                return True  # stopped before anything flowed
+            return time.monotonic() - self._stop_at > DRAIN_TIMEOUT
+        return False
+
+    def _reconcile(self) -> None:
+        now = time.monotonic()
+        for process in reversed(self.processes.values()):  # sinks first
+            if process.popen is None:
+                if now >= process.not_before and self._stop_reason is None:
+                    self._start(process)
+            elif process.popen.poll() is not None:
+                self._died(process, process.popen.returncode)
+            elif process.state == "NULL" and now - process.started_at > START_TIMEOUT:
+                self._kill(process, f"not ready after {START_TIMEOUT:.0f} s")
+            elif process.state == "PLAYING" and now - process.heard_at > HANG_TIMEOUT:
+                self._kill(process, f"no sign of life for {HANG_TIMEOUT:.0f} s")
+        ready = [p for p in self.processes.values() if p.state in ("READY", "PLAYING")]
+        if self.playing_at is None and len(ready) == len(self.processes) and self._stop_reason is None:
+            self.playing_at = now
+        if self.playing_at is not None:
+            # Sinks play first here too: nothing flows before the last one can take it.
+            for process in reversed(ready):
+                if process.name not in self._play_sent and self._stop_reason is None:
+                    self._play_sent.add(process.name)
+                    self._tell(process.name, {"do": "play"})
+
+    # Processes -----------------------------------------------------------------------------------------
+
+    def _start(self, process: Process) -> None:
+        restarted = process.restarts_total > 0
+        reach = self.plan.reach(process.name)
+        rings = {name: self.rings[name] for name in reach}
+        assignment = Assignment(
+            process.name,
+            str(self.directory.path),
+            self.plan,
+            rings,
+            os.getpid(),
+            restarted,
+            self.trace,
+            self.debug,
+        )
+        # One thread per library and process: the processes are the parallelism.
+        threads = {f"{n}_NUM_THREADS": os.environ.get(f"{n}_NUM_THREADS", "1") for n in ("OMP", "OPENBLAS", "MKL")}
+        command = [sys.executable, "-P", "-m", "pipeline.worker"]
+        popen_options: dict[str, Any] = {
+            "stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE,
+            "pass_fds": tuple(rings.values()), "env": {**os.environ, **threads},
+        }  # fmt: skip
+        popen: subprocess.Popen[bytes]
+        try:
+            popen = subprocess.Popen(command, process_group=self._reaper.pid, **popen_options)
+        except PermissionError:  # the reaper was killed: the group is gone; the workers still die with us
+            popen = subprocess.Popen(command, process_group=0, **popen_options)
+        process.popen = popen
+        assert popen.stdin is not None
+        assert popen.stderr is not None
+        with contextlib.suppress(BrokenPipeError):
+            popen.stdin.write(assignment.pack())
+            popen.stdin.close()
+        os.set_blocking(popen.stderr.fileno(), False)
+        self.poller.register(popen.stderr.fileno(), zmq.POLLIN)
+        process.state = "NULL"
+        process.started_at = process.heard_at = time.monotonic()
+        self._play_sent.discard(process.name)
+
+    def _kill(self, process: Process, why: str) -> None:
+        self._log("warning", process.name, f"{why}; killed")
+        if process.popen is not None:
+            process.popen.kill()
+            process.popen.wait()
+
+    def _died(self, process: Process, code: int) -> None:
+        """A process ended that should not have: give up, or start it again after a while."""
+        self._hear()  # its last words
+        began = process.state != "NULL" or process.restarts_total > 0
+        self._forget(process)
+        if process.error:
+            self.errors.append(process.error)
+            return
+        last = next((line for line in reversed(process.stderr) if line.strip()), "")
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        text = f"the process {how}"
+        if last and code > 0:
+            text += f": {last}"
+        if self._stop_reason is not None:
+            self._log("warning", process.name, text)
+            return
+        if code > 0 and not began:
+            self.errors.append(f"{process.name}: {text}")  # it never worked: trying again would not mend it
+            return
+        process.restarts += 1
+        process.restarts_total += 1
+        if process.restarts > RESTART_LIMIT:
+            self.errors.append(f"{process.name}: {text}; gave up after {RESTART_LIMIT} restarts")
+            return
+        delay = min(0.1 * 2 ** (process.restarts - 1), 5.0) if process.restarts > 1 else 0.0
+        process.not_before = time.monotonic() + delay
+        process.recovering = True
+        process.waits_for_pass = set(process.nodes)
+        self._log("warning", process.name, f"{text}; restart {process.restarts} of {RESTART_LIMIT}")
+        self.on_event("restart", {"process": process.name})
+
+    def _forget(self, process: Process) -> None:
+        if process.popen is not None:
+            assert process.popen.stderr is not None
+            fd = process.popen.stderr.fileno()
+            self._read_stderr(fd)
+            self.poller.unregister(fd)
+            process.popen.stderr.close()
+        process.popen = None
+        process.state = "NULL"
+
+    def _read_stderr(self, fd: int) -> None:
+        process = next(
+            (p for p in self.processes.values() if p.popen and p.popen.stderr and p.popen.stderr.fileno() == fd),
+            None,
+        )
+        if process is None:
+            return
+        while True:
+            try:
+                data = os.read(fd, 65536)
+            except BlockingIOError:
+                return
+            if not data:
+                return
+            *lines, process.partial = (process.partial + data).split(b"\n")
+            for line in lines:
+                text = line.decode(errors="replace")
+                process.stderr.append(text)
+                if self.debug:
+                    self.on_event("log", {"level": "debug", "node": process.name, "text": text})
+
+    # Bus -----------------------------------------------------------------------------------------------
+
+    def _tell(self, process: str, message: dict[str, Any]) -> None:
+        # A worker that is gone is no error: its successor is told anew.
+        with contextlib.suppress(zmq.Again, zmq.ZMQError):
+            self._bus.send_multipart([process.encode(), msgpack.packb(message)], zmq.NOBLOCK)
+
+    def _tell_all(self, message: dict[str, Any]) -> None:
+        for name in self.processes:
+            self._tell(name, message)
+
+    def _hear(self) -> None:
+        while True:
+            try:
+                frames = self._bus.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                identity, data = frames
+                process = self.processes[identity.decode()]
+                message = msgpack.unpackb(data)
+                handle = getattr(self, f"_on_{message['say']}")
+                handle(process, message)
+            except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+                self.garbage += 1
+                if self.garbage <= 3:
+                    self._log("warning", "bus", f"dropped a garbage message ({type(error).__name__})")
+
+    def _on_state(self, process: Process, message: dict[str, Any]) -> None:
+        process.state = message["state"]
+        process.heard_at = time.monotonic()
+        self.on_event("state", {"process": process.name, "state": process.state})
+        if process.state == "READY" and process.recovering:
+            # Its sockets are back: a mark sent now follows all that waited for it.
+            for source in self.plan.reach(process.name):
+                owner = self.plan.nodes[source].process
+                if owner != process.name:
+                    lost_in = [n for n in process.nodes if source in self.plan.nodes[n].streams]
+                    self._tell(owner, {"do": "flush", "streams": [source], "lost_in": lost_in[0]})
+
+    def _on_log(self, process: Process, message: dict[str, Any]) -> None:
+        self._log(message["level"], message["node"], message["text"])
+
+    def _log(self, level: str, node: str, text: str) -> None:
+        self.warnings += level in ("warning", "error")
+        self.on_event("log", {"level": level, "node": node, "text": text})
+
+    def _on_stats(self, process: Process, message: dict[str, Any]) -> None:
+        process.heard_at = time.monotonic()
+        process.cpu, process.rss = float(message["cpu"]), int(message["rss"])
+        self.garbage += int(message["garbage"]) - process.garbage
+        process.garbage = int(message["garbage"])
+        for node, report in message["nodes"].items():
+            self.figures[node].add(report)
+
+    def _on_trace(self, process: Process, message: dict[str, Any]) -> None:
+        self.on_event("trace", {"process": process.name, "buffers": message["buffers"]})
+
+    def _on_drained(self, process: Process, message: dict[str, Any]) -> None:
+        self.drained.add(str(message["node"]))
+
+    def _on_passed(self, process: Process, message: dict[str, Any]) -> None:
+        """A buffer has passed a node; after a restart, all nodes of a process have to see one."""
+        process.waits_for_pass.discard(message["node"])
+        if process.recovering and not process.waits_for_pass:
+            process.recovering = False
+            process.restarts = 0
+            self._log("info", process.name, "recovered: buffers pass again")
+
+    def _on_error(self, process: Process, message: dict[str, Any]) -> None:
+        process.error = str(message["text"])
+
+    def _on_request_stop(self, process: Process, message: dict[str, Any]) -> None:
+        if self._stop_reason is None:
+            self._log("info", str(message["node"]), str(message["reason"]))
+            self.stop(str(message["reason"]))
+
+    # The end -------------------------------------------------------------------------------------------
+
+    def _quit(self) -> None:
+        """All nodes close; whoever does not is killed."""
+        self._tell_all({"do": "quit"})
+        deadline = time.monotonic() + QUIT_TIMEOUT * (1 if self._stop_reason else 10)
+        while time.monotonic() < deadline and not self._abort:
+            if all(p.popen is None or p.popen.poll() is not None for p in self.processes.values()):
+                break
+            self.poller.poll(20)
+            self._hear()
+        self._hear()
+
+    def _end_all(self) -> None:
+        for process in self.processes.values():
+            if process.popen is not None and process.popen.poll() is None:
+                process.popen.kill()
+        for process in self.processes.values():
+            if process.popen is not None:
+                process.popen.wait()
+                self._hear()
+                self._forget(process)
+                if process.error and process.error not in self.errors:
+                    self.errors.append(process.error)
+        self._context.destroy(linger=0)
+        self.directory.remove()
+        self._reaper.dismiss()
+
+    def close(self) -> None:
+        """Give the rings back; `ledgers` cannot be read after this."""
+        for fd in self.rings.values():
+            os.close(fd)

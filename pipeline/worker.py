@@ -1,0 +1,430 @@
+"""One process of a graph: `python -P -m pipeline.worker`, its assignment on stdin.
+
+A flat loop: bus, home, buffers, work, sources, ticks. The process dies with the supervisor, whatever happens
+to it, and never writes to stdout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import importlib
+import os
+import resource
+import signal
+import sys
+import time
+from typing import Any
+
+import msgpack
+import zmq
+
+from pipeline.buffer import BadMessage, Buffer, Mark, unpack
+from pipeline.errors import UserError
+from pipeline.node import Node, Sink, Source
+from pipeline.plan import Assignment
+from pipeline.ring import Fate, Reader
+from pipeline.runner import RUNNERS, BatchRunner, Home, Link, Runner
+from pipeline.source import SourceRunner, Trace
+
+REPORT_INTERVAL = 0.5
+"""Seconds between reports on the bus; they are the heartbeat too."""
+_SLICE_NS = 10_000_000
+"""How long buffers are taken before bus and home get their turn again."""
+_PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
+
+
+class SocketLink:
+    """The way to a node in another process."""
+
+    local = False
+
+    def __init__(self, socket: zmq.Socket[bytes], to: str) -> None:
+        self.socket = socket
+        self.to = to
+
+    def send(self, item: Buffer | Mark) -> None:
+        self.socket.send(item.pack(self.to))
+
+
+class CallLink:
+    """The way to a node in this process: a plain call."""
+
+    local = True
+
+    def __init__(self, runners: dict[str, Runner], to: str) -> None:
+        self.runners = runners
+        self.to = to
+
+    def send(self, item: Buffer | Mark) -> None:
+        runner = self.runners[self.to]
+        if isinstance(item, Buffer):
+            runner.take(item)
+        else:
+            runner.take_mark(item)
+
+
+class SocketHome:
+    """The way home to a source in another process; weights travel together, once per turn of the loop."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self.socket = socket
+        self.entries: list[tuple[Any, ...]] = []
+
+    def buffer_home(self, buffer: Buffer, fate: Fate) -> None:
+        self.entries.append((0, buffer.stream, buffer.sequence, buffer.weight, fate, buffer.trace))
+
+    def mark_home(self, mark: Mark, weight: int) -> None:
+        self.entries.append((1, mark.stream, mark.number, weight, None, None))
+
+    def flush(self) -> None:
+        if self.entries:
+            self.socket.send(msgpack.packb(self.entries))
+            self.entries = []
+
+
+class CallHome:
+    """The way home to a source in this process."""
+
+    def __init__(self, sources: dict[str, SourceRunner], name: str) -> None:
+        self.sources = sources
+        self.name = name
+
+    def buffer_home(self, buffer: Buffer, fate: Fate) -> None:
+        self.sources[self.name].buffer_home(buffer.sequence, buffer.weight, fate, buffer.trace)
+
+    def mark_home(self, mark: Mark, weight: int) -> None:
+        self.sources[self.name].mark_home(mark.number, weight)
+
+
+class Worker:
+    """Builds the nodes of one process and runs them until the supervisor says quit."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self.assignment = assignment
+        self.context = zmq.Context()
+        self.bus: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
+        self.bus.setsockopt(zmq.IDENTITY, assignment.process.encode())
+        self.bus.setsockopt(zmq.LINGER, 500)
+        self.bus.connect(assignment.bus)
+        self.inbox = self._listen("in")
+        self.homebox = self._listen("home")
+        self.nodes: dict[str, Node] = {}
+        self.runners: dict[str, Runner] = {}
+        self.sources: dict[str, SourceRunner] = {}
+        self.socket_homes: dict[str, SocketHome] = {}
+        self.garbage = 0
+        self.quitting = False
+        self._opened: list[str] = []
+        self._announced_drained: set[str] = set()
+        self._announced_passed: set[str] = set()
+        self._traces: list[Any] = []
+        self._next_report = 0.0
+        self._next_tick: dict[str, float] = {}
+
+    # Construction --------------------------------------------------------------------------------------
+
+    def _listen(self, what: str) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = self.context.socket(zmq.PULL)
+        # The windows of the sources bound what can wait here; a limit of the socket's own would only block.
+        socket.setsockopt(zmq.RCVHWM, 0)
+        endpoint = self.assignment.endpoint(self.assignment.process, what)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(endpoint.removeprefix("ipc://"))  # an earlier, killed process of the same name
+        socket.bind(endpoint)
+        return socket
+
+    def _connect(self, process: str, what: str) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = self.context.socket(zmq.PUSH)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.LINGER, 500)
+        socket.setsockopt(zmq.RECONNECT_IVL, 20)
+        socket.connect(self.assignment.endpoint(process, what))
+        return socket
+
+    def build(self) -> None:
+        """Import and construct the nodes, wire their links. Nothing is opened yet."""
+        assignment, plan = self.assignment, self.assignment.plan
+        mine = plan.processes[assignment.process]
+        sockets: dict[str, zmq.Socket[bytes]] = {}
+
+        def link(to: str) -> Link:
+            process = plan.nodes[to].process
+            if process == assignment.process:
+                return CallLink(self.runners, to)
+            if process not in sockets:
+                sockets[process] = self._connect(process, "in")
+            return SocketLink(sockets[process], to)
+
+        streams = plan.reach(assignment.process)
+        readers = {s: Reader(assignment.rings[s]) for s in streams}
+        homes: dict[str, Home] = {}
+        for stream in streams:
+            process = plan.nodes[stream].process
+            if process == assignment.process:
+                homes[stream] = CallHome(self.sources, stream)
+                continue
+            if process not in self.socket_homes:
+                self.socket_homes[process] = SocketHome(self._connect(process, "home"))
+            homes[stream] = self.socket_homes[process]
+
+        for name in mine:
+            node_plan = plan.nodes[name]
+            module, _, cls = node_plan.cls.partition(":")
+            node: Node = getattr(importlib.import_module(module), cls)(
+                name, tuple(node_plan.streams), **node_plan.properties
+            )
+            node.lossless = plan.mode == "lossless"
+            node.restarted = assignment.restarted
+            node._log = lambda level, text, name=name: self.log(level, name, text)
+            node._request_stop = lambda reason, name=name: self.say("request_stop", node=name, reason=reason)
+            self.nodes[name] = node
+            links = {s: [link(to) for to in targets] for s, targets in node_plan.routes.items()}
+            runner: Runner | SourceRunner
+            if isinstance(node, Source):
+                runner = self.sources[name] = SourceRunner(
+                    node, node_plan, links[name], assignment.rings[name],
+                    planes=plan.planes[name],
+                    budget_ns=0 if node.lossless else int(plan.latency_budget * 1e9),
+                    log=self.log,
+                    on_trace=self._trace if assignment.trace else None,
+                )  # fmt: skip
+            else:
+                runner = self.runners[name] = RUNNERS[node.kind](node, node_plan, links, homes, readers, self.log)
+            node._observe = runner.stats.observe
+        if "cv2" in sys.modules:
+            # A thread pool per process would fight the other processes for the same cores.
+            sys.modules["cv2"].setNumThreads(1)
+
+    def open(self) -> None:
+        """NULL -> READY, the end of the flow first."""
+        for name in reversed(self.nodes):
+            node = self.nodes[name]
+            if name in self.sources:
+                self.sources[name].open(self.assignment.restarted)
+            else:
+                node.open()
+            self._opened.append(name)
+            if node.tick_interval is not None:
+                self._next_tick[name] = 0.0
+        self.say("state", state="READY")
+
+    def close(self) -> None:
+        """READY -> NULL, in order of flow."""
+        for name in self.nodes:
+            if name in self._opened:
+                if name in self.sources:
+                    self.sources[name].close()
+                else:
+                    self.nodes[name].close()
+        self._opened = []
+
+    # Bus -----------------------------------------------------------------------------------------------
+
+    def say(self, what: str, **fields: Any) -> None:
+        with contextlib.suppress(zmq.Again):
+            self.bus.send(msgpack.packb({"say": what, **fields}), zmq.NOBLOCK)
+
+    def log(self, level: str, node: str, text: str) -> None:
+        self.say("log", level=level, node=node, text=text)
+
+    def _hear(self) -> None:
+        while True:
+            try:
+                message = msgpack.unpackb(self.bus.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                return
+            match message["do"]:
+                case "play":
+                    for source in self.sources.values():
+                        source.play(self.assignment.restarted)
+                    self.say("state", state="PLAYING")
+                case "stop":
+                    for node in self.nodes.values():
+                        if not isinstance(node, Sink):
+                            node.stopping.set()
+                    for source in self.sources.values():
+                        source.stop()
+                case "flush":
+                    for name in message["streams"]:
+                        if name in self.sources and self.sources[name].playing:
+                            self.sources[name].flush(message["lost_in"])
+                case "quit":
+                    for node in self.nodes.values():
+                        node.stopping.set()
+                    self.quitting = True
+
+    def _trace(self, sequence: int, fate: Fate, trace: Trace) -> None:
+        self._traces.append((sequence, fate, trace))
+
+    def _report(self, now: float) -> None:
+        """Figures since the last report, and the heartbeat."""
+        self._next_report = now + REPORT_INTERVAL
+        runners: dict[str, Runner | SourceRunner] = {**self.sources, **self.runners}
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        with open("/proc/self/statm") as statm:
+            pages = statm.read().split()
+        self.say(
+            "stats",
+            nodes={name: runner.stats.report() for name, runner in runners.items()},
+            cpu=usage.ru_utime + usage.ru_stime,
+            # Resident without shared pages: the slots are the sources', counted once, elsewhere.
+            rss=(int(pages[1]) - int(pages[2])) * resource.getpagesize(),
+            garbage=self.garbage,
+        )
+        if self._traces:
+            self.say("trace", buffers=self._traces)
+            self._traces = []
+
+    # Loop ----------------------------------------------------------------------------------------------
+
+    def _take_home(self) -> None:
+        while True:
+            try:
+                data = self.homebox.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                entries = msgpack.unpackb(data)
+                for what, stream, number, weight, fate, trace in entries:
+                    source = self.sources[stream]
+                    if what == 0:
+                        node, reason = fate
+                        source.buffer_home(number, weight, (str(node), str(reason)), trace)
+                    else:
+                        source.mark_home(number, weight)
+            except Exception as error:
+                self._count_garbage("home", error)
+
+    def _take_buffers(self) -> bool:
+        """Take what waits, for a slice of time. True when something was there."""
+        end = time.monotonic_ns() + _SLICE_NS
+        taken = False
+        while True:
+            try:
+                data = self.inbox.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return taken
+            taken = True
+            try:
+                to, item = unpack(data)
+                runner = self.runners[to]
+                if item.stream not in runner.homes or item.home != item.stream:
+                    raise BadMessage("no such stream here")
+            except (BadMessage, KeyError, TypeError) as error:
+                self._count_garbage("in", error)
+                continue
+            if isinstance(item, Buffer):
+                runner.take(item)
+            else:
+                runner.take_mark(item)
+            if time.monotonic_ns() > end:
+                return True
+
+    def _count_garbage(self, socket: str, error: Exception) -> None:
+        self.garbage += 1
+        if self.garbage <= 3:
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+            self.log("warning", self.assignment.process, f"dropped a garbage message on socket '{socket}' ({text})")
+
+    def run(self) -> None:
+        poller = zmq.Poller()
+        for socket in (self.bus, self.inbox, self.homebox):
+            poller.register(socket, zmq.POLLIN)
+        for source in self.sources.values():
+            poller.register(source.wake, zmq.POLLIN)
+        batches = [r for r in self.runners.values() if isinstance(r, BatchRunner)]
+        wait_ms = 0.0
+        while not self.quitting:
+            ready = dict(poller.poll(wait_ms))
+            for source in self.sources.values():
+                if source.wake in ready:
+                    os.eventfd_read(source.wake)
+            if self.bus in ready:
+                self._hear()
+            if self.homebox in ready:
+                self._take_home()
+            more = self.inbox in ready and self._take_buffers()
+            for runner in batches:
+                runner.work()
+            again = None
+            for source in self.sources.values():
+                due = source.step()
+                if due is not None:
+                    again = due if again is None else min(again, due)
+            for home in self.socket_homes.values():
+                home.flush()
+            now = time.monotonic()
+            for name, due_at in self._next_tick.items():
+                if now >= due_at:
+                    self.nodes[name].tick()
+                    interval = self.nodes[name].tick_interval or 1.0
+                    self._next_tick[name] = now + interval
+            self._announce()
+            if now >= self._next_report:
+                self._report(now)
+            wait = self._next_report - now
+            if self._next_tick:
+                wait = min(wait, min(self._next_tick.values()) - now)
+            if again is not None:
+                wait = min(wait, (again - time.monotonic_ns()) / 1e9)
+            if any(runner.busy for runner in batches):
+                wait = min(wait, 0.001)
+            # Rounded up: poll counts in whole milliseconds, and 0 would spin until the frame is due.
+            wait_ms = 0 if more or wait <= 0 else max(1, wait * 1000)
+        self._report(time.monotonic())
+
+    def _announce(self) -> None:
+        """Tell the supervisor, once each, that a source has drained and that a buffer has passed a node."""
+        for name, source in self.sources.items():
+            if source.drained and name not in self._announced_drained:
+                self._announced_drained.add(name)
+                self.say("drained", node=name)
+        for name, runner in {**self.sources, **self.runners}.items():
+            if runner.passed and name not in self._announced_passed:
+                self._announced_passed.add(name)
+                self.say("passed", node=name)
+
+
+def _bind_to_supervisor(pid: int, name: str) -> None:
+    """Die with the supervisor: the kernel sends SIGKILL, so that no state of this process can prevent it."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_NAME, f"emograph:{name}"[:15].encode(), 0, 0, 0)
+    if os.getppid() != pid:
+        os._exit(1)  # it died before we asked
+
+
+def main() -> None:
+    assignment = Assignment.unpack(sys.stdin.buffer.read())
+    _bind_to_supervisor(assignment.supervisor, assignment.process)
+    faulthandler.enable()
+    # The supervisor ends a graph in order; a Ctrl-C of the terminal is for it alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker = Worker(assignment)
+
+    def quit_(signum: int, frame: object) -> None:
+        worker.quitting = True
+
+    signal.signal(signal.SIGTERM, quit_)
+    code = 0
+    try:
+        worker.build()
+        worker.open()
+        worker.run()
+        worker.close()
+        worker.say("state", state="NULL")
+    except UserError as error:
+        worker.say("error", text=str(error))
+        code = 1
+        with contextlib.suppress(Exception):
+            worker.close()
+    finally:
+        worker.context.destroy(linger=500)
+    sys.stdout.flush()
+    os._exit(code)  # interpreter shutdown would only wait for other people's threads
+
+
+if __name__ == "__main__":
+    main()

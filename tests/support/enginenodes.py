@@ -1,0 +1,175 @@
+"""Small nodes for tests of the engine: real plugin classes, run in real processes.
+
+`tests/support/graphs.py` registers them as an installed package's entry points would.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+
+import numpy as np
+from pydantic import Field
+
+from pipeline import (
+    BatchTransform,
+    Buffer,
+    Mark,
+    Properties,
+    Seconds,
+    Sink,
+    Source,
+    SourceProperties,
+    Transform,
+    UserError,
+    VideoInfo,
+    pad,
+)
+
+
+class Numbers(Source):
+    """Frames whose every pixel is the sequence number modulo 251."""
+
+    class Properties(SourceProperties):
+        num_buffers: int = Field(100, ge=0, description="0 for endless")
+        fps: float = Field(0, ge=0, description="0 for as fast as possible")
+        width: int = 64
+        height: int = 48
+        live: bool = False
+
+    src = pad("video/raw", format="BGR")
+
+    def open(self) -> VideoInfo:
+        self.next = 0
+        self.paced = self.props.fps > 0 and not self.props.live and not self.lossless
+        self.live = self.props.live
+        return VideoInfo(self.props.height, self.props.width, 3, self.props.fps)
+
+    def seek(self, sequence: int) -> None:
+        self.next = sequence
+
+    def fill(self, buffer: Buffer) -> bool:
+        if self.props.num_buffers and self.next >= self.props.num_buffers:
+            return False
+        if self.live:
+            if self.stopping.wait(1 / self.props.fps):
+                return False
+        buffer.frame[:] = self.next % 251
+        buffer.pts = int(self.next * 1e9 / (self.props.fps or 30))
+        buffer.meta["number"] = self.next
+        self.next += 1
+        return True
+
+
+class Work(Transform):
+    """Takes a while, and checks that the pixels stay what they are."""
+
+    class Properties(Properties):
+        delay: Seconds = 0.0
+        fail_at: int = Field(-1, description="raise on this frame")
+        abort_at: int = Field(-1, description="crash the process on this frame")
+        hang_at: int = -1
+        fatal_at: int = -1
+
+    sink = pad("video/raw", format="BGR", access="read")
+    src = pad("video/raw", format="BGR", adds="worked")
+
+    def transform(self, buffer: Buffer) -> Buffer | None:
+        number = buffer.meta["number"]
+        if not (buffer.frame == number % 251).all():
+            raise ValueError("mixed pixels")
+        if self.props.delay:
+            time.sleep(self.props.delay)
+        if number == self.props.fail_at:
+            raise RuntimeError("this frame is bad")
+        if number == self.props.fatal_at:
+            raise UserError(f"{self.name}: the disk is full")
+        if number == self.props.abort_at and not self.restarted:
+            ctypes.string_at(0)  # a crash of a native library
+        if number == self.props.hang_at and not self.restarted:
+            time.sleep(3600)
+        return buffer
+
+
+class Invert(Transform):
+    """Draws on the frame: 255 minus each sample."""
+
+    sink = pad("video/raw", format="BGR", access="write")
+    src = pad("video/raw", format="BGR")
+
+    def transform(self, buffer: Buffer) -> Buffer | None:
+        np.subtract(255, buffer.frame, out=buffer.frame)
+        return buffer
+
+
+class Odd(Transform):
+    """Lets only even frames pass."""
+
+    sink = pad("video/raw", access="none")
+    src = pad("video/raw")
+
+    def transform(self, buffer: Buffer) -> Buffer | None:
+        return buffer if buffer.sequence % 2 == 0 else None
+
+
+class Gather(BatchTransform):
+    """A batch node that needs a while per call, whatever the batch."""
+
+    class Properties(Properties):
+        delay: Seconds = 0.0
+        max_batch: int = 64
+
+    sink = pad("video/raw", access="none")
+    src = pad("video/raw")
+
+    def open(self) -> None:
+        self.max_batch = self.props.max_batch
+
+    def transform_batch(self, buffers: list[Buffer]) -> list[Buffer | None]:
+        if self.props.delay:
+            time.sleep(self.props.delay)
+        return list(buffers)
+
+
+class Record(Sink):
+    """Writes a line per buffer: camera, number, mean pixel; and one per mark."""
+
+    class Properties(Properties):
+        path: str = Field(description="file to append to")
+        delay: Seconds = 0.0
+
+    sink = pad("video/raw", access="read")
+
+    def open(self) -> None:
+        self.file = open(self.props.path, "a", buffering=1)  # noqa: SIM115 - closed in close
+
+    def consume(self, buffer: Buffer) -> None:
+        if self.props.delay:
+            time.sleep(self.props.delay)
+        age = (self.clock() - buffer.captured) / 1e6
+        self.file.write(f"{buffer.stream} {buffer.meta['number']} {buffer.frame.mean():.0f} {age:.1f}\n")
+
+    def on_mark(self, mark: Mark) -> None:
+        if mark.kind == "eos":
+            self.file.write(f"{mark.stream} eos\n")
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class Nothing(Sink):
+    """Needs no pixels."""
+
+    sink = pad("ANY", access="none")
+
+    def consume(self, buffer: Buffer) -> None:
+        pass
+
+
+class Picky(Sink):
+    """Needs what no node here adds."""
+
+    sink = pad("video/raw", needs="faces", access="none")
+
+    def consume(self, buffer: Buffer) -> None:
+        pass

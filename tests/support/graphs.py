@@ -1,0 +1,77 @@
+"""Runs graphs in tests: real supervisor, real worker processes, ledgers at the end."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import registry
+from pipeline.errors import UserError
+from pipeline.graph import expand
+from pipeline.registry import NodeType
+from pipeline.ring import Ledger
+from pipeline.spec import load, parse_yaml
+from pipeline.supervisor import Supervisor
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared"
+VIDEOS = SHARED / "videos"
+
+
+def register_engine_nodes(monkeypatch: Any) -> None:
+    """Add tests/support/enginenodes.py to the registry of this process and to the path of the workers."""
+    names = ("Numbers", "Work", "Invert", "Odd", "Gather", "Record", "Nothing", "Picky")
+    module = "tests.support.enginenodes"
+    types = {n.lower(): NodeType(n.lower(), f"{module}:{n}", "tests") for n in names}
+    merged = {**registry.node_types(), **types}
+    monkeypatch.setattr(registry, "node_types", lambda: merged)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
+
+
+@dataclass
+class Run:
+    """What came of a graph."""
+
+    supervisor: Supervisor
+    ledgers: dict[str, Ledger]
+    error: str | None
+    logs: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def said(self, text: str) -> bool:
+        return any(text in line[2] for line in self.logs)
+
+
+def run_graph(
+    graph: str,
+    settings: list[str] | None = None,
+    on_tick: Callable[[Supervisor], None] | None = None,
+    trace: bool = False,
+) -> Run:
+    """Run a graph (YAML text or a launch string) until it ends; `on_tick` is called about 20 times a second."""
+    spec = parse_yaml(graph, "test.yaml") if "nodes:" in graph else load(graph, settings)
+    logs: list[tuple[str, str, str]] = []
+
+    def on_event(what: str, fields: dict[str, Any]) -> None:
+        if what == "log":
+            logs.append((fields["level"], fields["node"], fields["text"]))
+        elif what == "tick" and on_tick is not None:
+            on_tick(supervisor)
+
+    supervisor = Supervisor(expand(spec), on_event, trace=trace)
+    # A graph that does not end is a failed test, not a hung one.
+    watchdog = threading.Timer(120, lambda: (supervisor.stop("test too long"), supervisor.stop("now")))
+    watchdog.start()
+    error = None
+    try:
+        supervisor.run()
+    except UserError as failure:
+        error = str(failure)
+    finally:
+        watchdog.cancel()
+    run = Run(supervisor, supervisor.ledgers, error, logs)
+    supervisor.close()
+    return run
