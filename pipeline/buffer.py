@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgpack
 import numpy as np
+
+from pipeline import wire
 
 WIRE_VERSION = 1
 WHOLE = 1 << 40
@@ -117,7 +118,7 @@ class Buffer:
 
     def pack(self, to: str) -> bytes:
         """The message for node `to`."""
-        return msgpack.packb(
+        return wire.pack(
             (
                 WIRE_VERSION, to, self.stream, self.sequence, self.pts, self.captured, self.wall, self.deadline,
                 self.shape, self.slot, self.generation, self.plane, self.weight, self.home, self.trace,
@@ -143,15 +144,13 @@ class Mark:
     data: dict[str, Any] = field(default_factory=dict)
 
     def pack(self, to: str) -> bytes:
-        return msgpack.packb(
-            (-WIRE_VERSION, to, self.kind, self.stream, self.number, self.weight, self.home, self.data)
-        )
+        return wire.pack((-WIRE_VERSION, to, self.kind, self.stream, self.number, self.weight, self.home, self.data))
 
 
 def unpack(data: bytes) -> tuple[str, Buffer | Mark]:
     """(destination node, buffer or mark) of one message; raises BadMessage for anything else."""
     try:
-        raw = msgpack.unpackb(data, use_list=True)
+        raw = wire.unpack(data)
         if raw[0] == WIRE_VERSION:
             (_, to, stream, sequence, pts, captured, wall, deadline, shape, slot, generation, plane, weight,
              home, trace, regions, meta) = raw  # fmt: skip

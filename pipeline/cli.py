@@ -142,7 +142,7 @@ def events(
     as_json: Json = False,
 ) -> None:
     """Subscribe to a running graph's events and print them."""
-    from pipeline.events import print_events
+    from pipeline.events_cli import print_events
 
     print_events(endpoint, camera, kind, as_json, count)
 

@@ -142,7 +142,6 @@ def _expand(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], or
     plan = Plan(spec.name, spec.mode, spec.latency_budget, nodes, {})
     for camera in plan.sources:
         plan.planes[camera] = _give_planes(plan, camera, {n: classes[p.base][1] for n, p in nodes.items()})
-    _check_process_names(spec, plan)
     return plan
 
 
@@ -177,9 +176,3 @@ def _give_planes(plan: Plan, camera: str, classes: dict[str, type[Node]]) -> int
             plan.nodes[name].plane[camera] = planes
             planes += 1
     return planes
-
-
-def _check_process_names(spec: GraphSpec, plan: Plan) -> None:
-    for node in spec.nodes.values():
-        if node.process and node.process in plan.nodes and plan.nodes[node.process].process != node.process:
-            raise GraphError(f"{node.where}: {node.name}: process '{node.process}' is also the name of a node")

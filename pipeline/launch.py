@@ -10,10 +10,12 @@ from typing import Any
 
 from pipeline import console
 from pipeline.errors import GraphError, UserError
-from pipeline.events import EventPrinter  # XX
+from pipeline.events import Subscription, subscribe
+from pipeline.events_cli import _line_writer
 from pipeline.graph import expand
 from pipeline.node import seconds
 from pipeline.plan import Plan
+from pipeline.registry import find
 from pipeline.spec import load
 from pipeline.supervisor import Supervisor
 from pipeline.trace import TraceFile
@@ -28,9 +30,24 @@ class _View:
         self.limit = limit
         self.started = time.monotonic()
         self.shown = ("debug", "info", "warning", "error") if debug else ("info", "warning", "error")
+        self.quiet = quiet
         self.supervisor: Supervisor | None = None
-        endpoints = [n.properties.get("endpoint") for n in plan.nodes.values() if n.type == "publish"]
-        self.printers = [] if quiet else [EventPrinter(endpoint) for endpoint in endpoints]
+        self.subscriptions: list[Subscription] = []
+        self.write = _line_writer()
+
+    def subscribe(self) -> None:
+        """Hear the graph's own `publish` nodes as anybody else would."""
+        for node in self.plan.nodes.values():
+            if node.type == "publish" and not self.quiet:
+                endpoint = str(find(node.type).load()(node.name, **node.properties).props.endpoint)
+                reachable = endpoint.replace("//*:", "//127.0.0.1:").replace("//0.0.0.0:", "//127.0.0.1:")
+                self.subscriptions.append(subscribe(reachable, kinds=["change", "status"]))
+
+    def show_events(self) -> None:
+        for subscription in self.subscriptions:
+            while (event := subscription.receive(0)) is not None:
+                if not event.snapshot:
+                    self.write(event)
 
     def __call__(self, what: str, fields: dict[str, Any]) -> None:
         supervisor = self.supervisor
@@ -39,17 +56,16 @@ class _View:
         elif what == "trace" and self.trace is not None:
             self.trace.add(fields["buffers"], self.plan.sources)
         elif what == "tick" and supervisor is not None:
-            for printer in self.printers:
-                printer.print_waiting()
+            self.show_events()
             if self.limit is not None and supervisor.playing_at is not None:
                 if time.monotonic() - supervisor.playing_at >= self.limit:
                     self.limit = None
                     supervisor.stop("the duration is over")
 
     def close(self) -> None:
-        for printer in self.printers:
-            printer.print_waiting()
-            printer.close()
+        self.show_events()
+        for subscription in self.subscriptions:
+            subscription.close()
 
 
 def launch_graph(
@@ -72,6 +88,7 @@ def launch_graph(
     view = _View(plan, trace, limit, quiet or as_json, debug)
     supervisor = Supervisor(plan, view, trace=trace is not None, debug=debug)
     view.supervisor = supervisor
+    view.subscribe()
     _stop_on_signals(supervisor)
     if not as_json:
         cameras = "1 camera" if len(plan.sources) == 1 else f"{len(plan.sources)} cameras"

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgpack
+from pipeline.wire import pack, unpack
 
 
 @dataclass
@@ -77,11 +77,11 @@ class Assignment:
 
     def pack(self) -> bytes:
         plan = dict(vars(self.plan), nodes=[vars(n) for n in self.plan.nodes.values()])
-        return msgpack.packb(dict(vars(self), plan=plan))
+        return pack(dict(vars(self), plan=plan))
 
     @classmethod
     def unpack(cls, data: bytes) -> Assignment:
-        raw = msgpack.unpackb(data)
+        raw = unpack(data)
         plan = raw.pop("plan")
         nodes = [NodePlan(**n) for n in plan.pop("nodes")]
         return cls(plan=Plan(nodes={n.name: n for n in nodes}, **plan), **raw)

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgpack
 import zmq
 
 from pipeline import ring
@@ -25,6 +24,7 @@ from pipeline.errors import UserError
 from pipeline.plan import Assignment, Plan, bus_endpoint
 from pipeline.ring import Ledger
 from pipeline.rundir import Reaper, RunDirectory
+from pipeline.wire import pack, unpack
 
 START_TIMEOUT = 90.0
 """Seconds from a process's start until READY; a camera's own timeout and torch's import fit in."""
@@ -129,7 +129,7 @@ class Supervisor:
         self.garbage = 0
         self.started_at = time.monotonic()
         self.playing_at: float | None = None
-        self._stop_reason: str | None = None
+        self.stop_reason: str | None = None
         self._stop_at = 0.0
         self._abort = False
         self._play_sent: set[str] = set()
@@ -154,8 +154,8 @@ class Supervisor:
 
     def stop(self, reason: str) -> None:
         """Ask for an orderly end; a second call ends at once."""
-        if self._stop_reason is None:
-            self._stop_reason = reason
+        if self.stop_reason is None:
+            self.stop_reason = reason
             self._stop_at = time.monotonic()
             self._tell_all({"do": "stop"})
         else:
@@ -185,7 +185,7 @@ class Supervisor:
             return True
         if self.drained >= set(self.plan.sources):
             return True
-        if self._stop_reason is not None:
+        if self.stop_reason is not None:
             if not self._play_sent:
                 return True  # stopped before anything flowed
             return time.monotonic() - self._stop_at > DRAIN_TIMEOUT
@@ -195,7 +195,7 @@ class Supervisor:
         now = time.monotonic()
         for process in reversed(self.processes.values()):  # sinks first
             if process.popen is None:
-                if now >= process.not_before and self._stop_reason is None:
+                if now >= process.not_before and self.stop_reason is None:
                     self._start(process)
             elif process.popen.poll() is not None:
                 self._died(process, process.popen.returncode)
@@ -204,12 +204,12 @@ class Supervisor:
             elif process.state == "PLAYING" and now - process.heard_at > HANG_TIMEOUT:
                 self._kill(process, f"no sign of life for {HANG_TIMEOUT:.0f} s")
         ready = [p for p in self.processes.values() if p.state in ("READY", "PLAYING")]
-        if self.playing_at is None and len(ready) == len(self.processes) and self._stop_reason is None:
+        if self.playing_at is None and len(ready) == len(self.processes) and self.stop_reason is None:
             self.playing_at = now
         if self.playing_at is not None:
             # Sinks play first here too: nothing flows before the last one can take it.
             for process in reversed(ready):
-                if process.name not in self._play_sent and self._stop_reason is None:
+                if process.name not in self._play_sent and self.stop_reason is None:
                     self._play_sent.add(process.name)
                     self._tell(process.name, {"do": "play"})
 
@@ -231,16 +231,18 @@ class Supervisor:
         )
         # One thread per library and process: the processes are the parallelism.
         threads = {f"{n}_NUM_THREADS": os.environ.get(f"{n}_NUM_THREADS", "1") for n in ("OMP", "OPENBLAS", "MKL")}
-        command = [sys.executable, "-P", "-m", "pipeline.worker"]
-        popen_options: dict[str, Any] = {
-            "stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE,
-            "pass_fds": tuple(rings.values()), "env": {**os.environ, **threads},
-        }  # fmt: skip
-        popen: subprocess.Popen[bytes]
+
+        def spawn(group: int) -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", "pipeline.worker"],
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                pass_fds=tuple(rings.values()), env={**os.environ, **threads}, process_group=group,
+            )  # fmt: skip
+
         try:
-            popen = subprocess.Popen(command, process_group=self._reaper.pid, **popen_options)
-        except PermissionError:  # the reaper was killed: the group is gone; the workers still die with us
-            popen = subprocess.Popen(command, process_group=0, **popen_options)
+            popen = spawn(self._reaper.pid)
+        except PermissionError:  # the reaper was killed, its group is gone; the workers still die with us
+            popen = spawn(0)
         process.popen = popen
         assert popen.stdin is not None
         assert popen.stderr is not None
@@ -272,7 +274,7 @@ class Supervisor:
         text = f"the process {how}"
         if last and code > 0:
             text += f": {last}"
-        if self._stop_reason is not None:
+        if self.stop_reason is not None:
             self._log("warning", process.name, text)
             return
         if code > 0 and not began:
@@ -326,7 +328,7 @@ class Supervisor:
     def _tell(self, process: str, message: dict[str, Any]) -> None:
         # A worker that is gone is no error: its successor is told anew.
         with contextlib.suppress(zmq.Again, zmq.ZMQError):
-            self._bus.send_multipart([process.encode(), msgpack.packb(message)], zmq.NOBLOCK)
+            self._bus.send_multipart([process.encode(), pack(message)], zmq.NOBLOCK)
 
     def _tell_all(self, message: dict[str, Any]) -> None:
         for name in self.processes:
@@ -341,7 +343,7 @@ class Supervisor:
             try:
                 identity, data = frames
                 process = self.processes[identity.decode()]
-                message = msgpack.unpackb(data)
+                message = unpack(data)
                 handle = getattr(self, f"_on_{message['say']}")
                 handle(process, message)
             except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
@@ -394,7 +396,7 @@ class Supervisor:
         process.error = str(message["text"])
 
     def _on_request_stop(self, process: Process, message: dict[str, Any]) -> None:
-        if self._stop_reason is None:
+        if self.stop_reason is None:
             self._log("info", str(message["node"]), str(message["reason"]))
             self.stop(str(message["reason"]))
 
@@ -403,7 +405,7 @@ class Supervisor:
     def _quit(self) -> None:
         """All nodes close; whoever does not is killed."""
         self._tell_all({"do": "quit"})
-        deadline = time.monotonic() + QUIT_TIMEOUT * (1 if self._stop_reason else 10)
+        deadline = time.monotonic() + QUIT_TIMEOUT * (1 if self.stop_reason else 10)
         while time.monotonic() < deadline and not self._abort:
             if all(p.popen is None or p.popen.poll() is not None for p in self.processes.values()):
                 break

@@ -17,9 +17,9 @@ import sys
 import time
 from typing import Any
 
-import msgpack
 import zmq
 
+from pipeline import wire
 from pipeline.buffer import BadMessage, Buffer, Mark, unpack
 from pipeline.errors import UserError
 from pipeline.node import Node, Sink, Source
@@ -27,6 +27,7 @@ from pipeline.plan import Assignment
 from pipeline.ring import Fate, Reader
 from pipeline.runner import RUNNERS, BatchRunner, Home, Link, Runner
 from pipeline.source import SourceRunner, Trace
+from pipeline.wire import pack
 
 REPORT_INTERVAL = 0.5
 """Seconds between reports on the bus; they are the heartbeat too."""
@@ -80,7 +81,7 @@ class SocketHome:
 
     def flush(self) -> None:
         if self.entries:
-            self.socket.send(msgpack.packb(self.entries))
+            self.socket.send(pack(self.entries))
             self.entries = []
 
 
@@ -224,7 +225,7 @@ class Worker:
 
     def say(self, what: str, **fields: Any) -> None:
         with contextlib.suppress(zmq.Again):
-            self.bus.send(msgpack.packb({"say": what, **fields}), zmq.NOBLOCK)
+            self.bus.send(pack({"say": what, **fields}), zmq.NOBLOCK)
 
     def log(self, level: str, node: str, text: str) -> None:
         self.say("log", level=level, node=node, text=text)
@@ -232,7 +233,7 @@ class Worker:
     def _hear(self) -> None:
         while True:
             try:
-                message = msgpack.unpackb(self.bus.recv(zmq.NOBLOCK))
+                message = wire.unpack(self.bus.recv(zmq.NOBLOCK))
             except zmq.Again:
                 return
             match message["do"]:
@@ -286,7 +287,7 @@ class Worker:
             except zmq.Again:
                 return
             try:
-                entries = msgpack.unpackb(data)
+                entries = wire.unpack(data)
                 for what, stream, number, weight, fate, trace in entries:
                     source = self.sources[stream]
                     if what == 0:
@@ -335,7 +336,7 @@ class Worker:
         for source in self.sources.values():
             poller.register(source.wake, zmq.POLLIN)
         batches = [r for r in self.runners.values() if isinstance(r, BatchRunner)]
-        wait_ms = 0.0
+        wait_ms = 0
         while not self.quitting:
             ready = dict(poller.poll(wait_ms))
             for source in self.sources.values():
@@ -372,7 +373,7 @@ class Worker:
             if any(runner.busy for runner in batches):
                 wait = min(wait, 0.001)
             # Rounded up: poll counts in whole milliseconds, and 0 would spin until the frame is due.
-            wait_ms = 0 if more or wait <= 0 else max(1, wait * 1000)
+            wait_ms = 0 if more or wait <= 0 else max(1, int(wait * 1000))
         self._report(time.monotonic())
 
     def _announce(self) -> None:

@@ -40,6 +40,7 @@ class Run:
     ledgers: dict[str, Ledger]
     error: str | None
     logs: list[tuple[str, str, str]] = field(default_factory=list)
+    traces: list[Any] = field(default_factory=list)
 
     def said(self, text: str) -> bool:
         return any(text in line[2] for line in self.logs)
@@ -54,10 +55,13 @@ def run_graph(
     """Run a graph (YAML text or a launch string) until it ends; `on_tick` is called about 20 times a second."""
     spec = parse_yaml(graph, "test.yaml") if "nodes:" in graph else load(graph, settings)
     logs: list[tuple[str, str, str]] = []
+    traces: list[Any] = []
 
     def on_event(what: str, fields: dict[str, Any]) -> None:
         if what == "log":
             logs.append((fields["level"], fields["node"], fields["text"]))
+        elif what == "trace":
+            traces.extend(fields["buffers"])
         elif what == "tick" and on_tick is not None:
             on_tick(supervisor)
 
@@ -72,6 +76,6 @@ def run_graph(
         error = str(failure)
     finally:
         watchdog.cancel()
-    run = Run(supervisor, supervisor.ledgers, error, logs)
+    run = Run(supervisor, supervisor.ledgers, error, logs, traces)
     supervisor.close()
     return run

@@ -1,0 +1,89 @@
+"""The messages on a link: what goes in comes out, and garbage is told from messages."""
+
+from __future__ import annotations
+
+import msgpack
+import numpy as np
+import pytest
+
+from pipeline.buffer import WHOLE, BadMessage, Buffer, Mark, Region, unpack
+
+
+def full_buffer() -> Buffer:
+    patch = np.arange(48 * 48, dtype=np.uint8).reshape(48, 48)
+    region = Region((1.5, 2, 30, 31), 4.2, 7, "happy", {"happy": 0.9}, {"happy": 0.7}, patch, {"held": True})
+    return Buffer(
+        "door", 3, 100, 200, 300, 400, (480, 640, 3), [region], {"truth": [1]}, 2, 9, 1, 77, "door",
+        [["door", 1, 2, 1]],
+    )  # fmt: skip
+
+
+def test_a_buffer_survives_the_wire():
+    sent = full_buffer()
+    to, got = unpack(sent.pack("faces"))
+    assert to == "faces"
+    assert isinstance(got, Buffer)
+    np.testing.assert_array_equal(got.regions[0].patch, sent.regions[0].patch)
+    got.regions[0].patch = sent.regions[0].patch = None
+    assert got == sent
+
+
+def test_a_mark_survives_the_wire():
+    sent = Mark("status", "door", 5, 123, "door", {"up": False, "reason": "away"})
+    assert unpack(sent.pack("faces")) == ("faces", sent)
+
+
+def test_a_branch_has_regions_of_its_own():
+    buffer = full_buffer()
+    branch = buffer.branch(WHOLE // 2)
+    branch.regions[0].label = "sad"
+    branch.meta["x"] = 1
+    assert buffer.regions[0].label == "happy"
+    assert "x" not in buffer.meta
+    assert branch.weight == WHOLE // 2
+
+
+def _broken(index: int, value: object) -> bytes:
+    fields = msgpack.unpackb(full_buffer().pack("faces"))
+    fields[index] = value
+    return msgpack.packb(fields)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xff\xff",
+        b"hello",
+        msgpack.packb(None),
+        msgpack.packb([]),
+        msgpack.packb([1, 2]),
+        msgpack.packb([99, "faces"]),
+        full_buffer().pack("faces")[:-5],
+        full_buffer().pack("faces") + b"x",
+        _broken(3, "three"),
+        _broken(8, [1, 2]),
+        _broken(8, ["a", "b", "c"]),
+        _broken(12, 0),
+        _broken(12, -5),
+        _broken(15, [[1, 2]]),
+        _broken(15, [[[1, 2, 3, 4], 1.0, None, None, None, None, [48, 48, b"short"], {}]]),
+        _broken(16, "meta"),
+    ],
+)
+def test_garbage_is_a_bad_message(data: bytes):
+    with pytest.raises(BadMessage):
+        unpack(data)
+
+
+def test_random_bytes_never_raise_anything_else():
+    rng = np.random.default_rng(1)
+    good = full_buffer().pack("faces")
+    for _ in range(3000):
+        data = bytearray(good)
+        for position in rng.integers(0, len(data), 4):
+            data[position] = rng.integers(256)
+        try:
+            unpack(bytes(data))
+        except BadMessage:
+            continue

@@ -1,0 +1,169 @@
+"""Whole graphs of small nodes: real processes, sockets and shared memory."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.supervisor import Supervisor
+from pipeline.trace import TraceFile
+from tests.support.graphs import run_graph
+
+pytestmark = pytest.mark.usefixtures("engine_nodes")
+
+
+def records(path: Path) -> dict[str, list[list[str]]]:
+    """Camera -> its lines (without the name) as `record` wrote them."""
+    found: dict[str, list[list[str]]] = defaultdict(list)
+    for line in path.read_text().splitlines():
+        camera, *rest = line.split()
+        found[camera].append(rest)
+    return found
+
+
+def stop_after(frames: int) -> Callable[[Supervisor], None]:
+    """Ask once for the end when sink `r` has had so many."""
+
+    def tick(supervisor: Supervisor) -> None:
+        if supervisor.figures["r"].done > frames and supervisor.stop_reason is None:
+            supervisor.stop("enough")
+
+    return tick
+
+
+def test_lossless_delivers_every_frame_once_and_in_order(tmp_path: Path):
+    out = tmp_path / "out"
+    run = run_graph(
+        f"numbers name=a num_buffers=200 ! work name=w ! gather name=g ! record path={out} "
+        "numbers name=b num_buffers=120 ! w.  numbers name=c num_buffers=1 ! w.",
+        ["mode=lossless"],
+    )
+    assert run.error is None
+    assert {n: (k.captured, k.delivered) for n, k in run.ledgers.items()} == {"a": (200,) * 2, "b": (120,) * 2, "c": (1, 1)}
+    for camera, count in (("a", 200), ("b", 120), ("c", 1)):
+        lines = records(out)[camera]
+        assert lines[-1] == ["eos"]
+        assert [int(n) for n, *_ in lines[:-1]] == list(range(count))
+        assert all(int(mean) == int(n) % 251 for n, mean, _ in lines[:-1])
+
+
+def test_a_tee_draws_on_one_branch_and_leaves_the_other_as_it_was(tmp_path: Path):
+    plain, inverted = tmp_path / "plain", tmp_path / "inverted"
+    run = run_graph(f"""
+mode: lossless
+nodes:
+  a: {{type: numbers, num_buffers: 60, process: one}}
+  w: {{type: work, process: one}}
+  b: {{type: numbers, num_buffers: 60}}
+  v: {{type: work, replicas: auto}}
+  i: {{type: invert}}
+  x: {{type: record, path: "{inverted}"}}
+  y: {{type: record, path: "{plain}", process: one}}
+  o: {{type: odd, process: one}}
+  n: {{type: nothing, process: one}}
+links:
+  - a ! w ! v
+  - b ! v ! i ! x
+  - v ! y
+  - w ! o ! n
+""")
+    assert run.error is None
+    assert (run.ledgers["a"].delivered, run.ledgers["a"].dropped) == (30, {("o", "filtered"): 30})
+    assert run.ledgers["b"].delivered == 60
+    for file, expected in ((plain, lambda n: n % 251), (inverted, lambda n: 255 - n % 251)):
+        for camera in ("a", "b"):
+            lines = records(file)[camera][:-1]
+            assert len(lines) == 60
+            assert all(int(mean) == expected(int(n)) for n, mean, _ in lines)
+
+
+def test_what_waits_is_classified_in_one_call():
+    cameras = " ".join(f"numbers name=c{i} num_buffers=40 ! g." for i in range(3))
+    run = run_graph(f"{cameras} gather name=g delay=20ms max_batch=8 ! nothing", ["mode=lossless"])
+    batches = run.supervisor.figures["g"].metrics["batch_items"]
+    assert batches.total == 120
+    assert 4 < batches.mean <= 8
+    assert batches.top <= 8
+
+
+def test_overload_stays_current_fair_and_exact(tmp_path: Path):
+    out = tmp_path / "out"
+
+    cameras = " ".join(f"numbers name=c{i} num_buffers=0 fps={fps} ! g." for i, fps in enumerate((200, 300, 400)))
+    run = run_graph(
+        f"{cameras} numbers name=c3 num_buffers=0 fps=300 live=true ! g. "
+        f"gather name=g delay=30ms max_batch=2 ! work ! record name=r path={out}",
+        ["latency_budget=300ms"],
+        stop_after(120),
+    )
+    assert run.error is None
+    delivered = [ledger.delivered for ledger in run.ledgers.values()]
+    assert min(delivered) >= 0.5 * sum(delivered) / len(delivered)
+    for name, ledger in run.ledgers.items():
+        assert ledger.adds_up
+        assert ledger.in_flight == 0
+        assert ledger.dropped[name, "window full"] > ledger.delivered
+    ages = [float(age) for lines in records(out).values() for *_, age in lines[:-1]]
+    assert max(run.supervisor.figures["r"].metrics["age_ms"].samples) <= 300
+    assert len(ages) == sum(delivered)
+
+
+def test_a_node_that_fails_on_one_frame_drops_that_frame(tmp_path: Path):
+    run = run_graph(
+        f"numbers name=a num_buffers=30 ! work name=w fail_at=7 ! record path={tmp_path / 'out'}", ["mode=lossless"]
+    )
+    assert run.ledgers["a"].dropped == {("w", "error"): 1}
+    assert run.ledgers["a"].delivered == 29
+    assert run.said("RuntimeError: this frame is bad")
+
+
+def test_a_user_error_in_a_node_stops_the_graph():
+    run = run_graph("numbers name=a num_buffers=0 fps=50 ! work name=w fatal_at=7 ! nothing")
+    assert run.error == "w: the disk is full"
+    assert run.ledgers["a"].adds_up
+
+
+def test_stop_brings_everything_home_and_ends_every_stream(tmp_path: Path):
+    out = tmp_path / "out"
+    run = run_graph(
+        f"numbers name=a num_buffers=0 ! work delay=5ms ! record name=r path={out}",
+        ["mode=lossless"],
+        stop_after(20),
+    )
+    ledger = run.ledgers["a"]
+    assert run.error is None
+    assert ledger.captured == ledger.delivered > 20
+    assert ledger.in_flight == 0
+    assert records(out)["a"][-1] == ["eos"]
+
+
+def test_slots_too_large_for_the_machine_are_one_line():
+    run = run_graph("numbers name=a width=8000 height=8000 window=4000 ! nothing")
+    assert run.error is not None
+    assert run.error.startswith("a: 4002 frame slots x 1 of 8000x8000x3 need 768,384.3 MB")
+    assert run.ledgers["a"].captured == 0
+
+
+def test_every_buffer_brings_its_trace_home(tmp_path: Path):
+    run = run_graph(
+        "numbers name=a num_buffers=20 fps=100 ! work name=w ! gather name=g ! nothing name=n", trace=True
+    )
+    delivered = run.ledgers["a"].delivered
+    assert delivered > 0
+    for _, _, trace in run.traces:
+        times = [t for _, start, end, _ in trace for t in (start, end)]
+        assert times == sorted(times)
+    file = TraceFile(tmp_path / "trace.json", run.supervisor.plan)
+    file.add(run.traces, ["a"])
+    file.write()
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    slices = [e for e in events if e["ph"] == "X"]
+    assert {s["cat"] for s in slices} == {"a", "w", "g", "n"}
+    assert sum(s["cat"] == "n" for s in slices) == delivered
+    rows = {e["args"]["name"] for e in events if e["name"] == "process_name"}
+    assert rows == {"a", "w", "g", "n"}
+    assert any(e["ph"] == "C" and e["args"]["items"] > 0 for e in events)

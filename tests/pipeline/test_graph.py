@@ -1,0 +1,84 @@
+"""Expansion: replicas, processes, every camera's way, planes to draw on; and the pictures of it."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from pipeline import diagram
+from pipeline.errors import GraphError
+from pipeline.graph import expand
+from pipeline.spec import parse_launch, parse_yaml
+
+pytestmark = pytest.mark.usefixtures("engine_nodes")
+
+THREE = """
+nodes:
+  a: {type: numbers}
+  b: {type: numbers}
+  c: {type: numbers}
+  w: {type: work, replicas: REPLICAS}
+  g: {type: gather}
+  n: {type: nothing}
+links: ["[a, b, c] ! w ! g ! n"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("replicas", "streams"),
+    [
+        ("1", {"w": ["a", "b", "c"]}),
+        ("2", {"w.0": ["a", "c"], "w.1": ["b"]}),
+        ("auto", {"w.0": ["a"], "w.1": ["b"], "w.2": ["c"]}),
+        ("9", {"w.0": ["a"], "w.1": ["b"], "w.2": ["c"]}),
+    ],
+)
+def test_each_camera_is_wired_to_one_replica(replicas: str, streams: dict[str, list[str]]):
+    plan = expand(parse_yaml(THREE.replace("REPLICAS", replicas), "g.yaml"))
+    assert {n.name: n.streams for n in plan.nodes.values() if n.base == "w"} == streams
+    for name, cameras in streams.items():
+        for camera in cameras:
+            assert plan.nodes[camera].routes == {camera: [name]}
+            assert plan.nodes[name].routes[camera] == ["g"]
+    assert plan.nodes["g"].streams == ["a", "b", "c"]
+    assert plan.sources == ["a", "b", "c"]
+
+
+def test_process_groups_share_a_process_and_the_rest_have_their_own():
+    plan = expand(parse_launch("numbers name=a process=cam ! work name=w process=cam ! nothing name=n"))
+    assert plan.processes == {"cam": ["a", "w"], "n": ["n"]}
+    with pytest.raises(GraphError, match="'process' puts a node in one process"):
+        expand(parse_launch("numbers ! work process=x replicas=2 ! nothing"))
+
+
+@pytest.mark.parametrize(
+    ("graph", "planes"),
+    [
+        ("numbers name=a ! invert ! record path=x", 1),
+        ("numbers name=a ! work name=w ! invert ! record path=x  w. ! nothing", 1),
+        ("numbers name=a ! work name=w ! invert ! record path=x  w. ! record path=y", 2),
+        ("numbers name=a ! work name=w ! invert ! record path=x  w. ! invert ! record path=y", 3),
+        ("numbers name=a ! invert name=i ! record path=x  i. ! invert ! record path=y", 2),
+    ],
+)
+def test_who_draws_beside_a_reader_gets_a_plane_of_its_own(graph: str, planes: int):
+    assert expand(parse_launch(graph)).planes == {"a": planes}
+
+
+def test_pictures_show_every_node_and_link():
+    plan = expand(parse_yaml(THREE.replace("REPLICAS", "auto"), "g.yaml"))
+    links = 3 + 3 + 1
+    mermaid, dot, svg = (draw(plan) for draw in diagram.FORMATS.values())
+    assert mermaid.startswith("flowchart LR")
+    assert mermaid.count("-->") == links
+    assert dot.count("->") == links
+    tree = ElementTree.fromstring(svg)
+    texts = [t.text for t in tree.iter("{http://www.w3.org/2000/svg}text")]
+    assert set(plan.nodes) <= set(texts)
+    assert len([p for p in tree.iter("{http://www.w3.org/2000/svg}path") if p.get("marker-end")]) == links
+
+
+def test_pictures_show_no_credentials():
+    plan = expand(parse_launch('numbers name=a ! record path="rtsp://me:s3cret@host"'))
+    assert not any("s3cret" in draw(plan) for draw in diagram.FORMATS.values())

@@ -1,0 +1,123 @@
+"""Processes are killed, crash and hang: the graph recovers, and the ledger says what was lost and where."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline import supervisor as supervisor_module
+from pipeline.supervisor import Supervisor
+from tests.pipeline.test_engine import records
+from tests.support.graphs import run_graph
+
+pytestmark = pytest.mark.usefixtures("engine_nodes")
+
+LOSSLESS = (
+    "numbers name=a num_buffers=150 ! work name=w delay=10ms ! gather name=g ! record name=r path={out} "
+    "numbers name=b num_buffers=150 ! work name=v delay=10ms ! g."
+)
+LIVE = LOSSLESS.replace("num_buffers=150", "num_buffers=60 fps=25")
+
+
+def kill_when_flowing(name: str) -> Callable[[Supervisor], None]:
+    """Kill a process once, when buffers have reached the sink."""
+    done = []
+
+    def tick(supervisor: Supervisor) -> None:
+        process = supervisor.processes[name]
+        if not done and supervisor.figures["r"].done >= 5 and process.popen is not None:
+            done.append(True)
+            os.kill(process.popen.pid, signal.SIGKILL)
+
+    return tick
+
+
+@pytest.mark.parametrize("victim", ["a", "w", "g", "r"])
+@pytest.mark.parametrize("mode", ["lossless", "live"])
+def test_kill_9_of_any_process(tmp_path: Path, victim: str, mode: str):
+    out = tmp_path / "out"
+    graph = (LOSSLESS if mode == "lossless" else LIVE).format(out=out)
+    run = run_graph(graph, [f"mode={mode}"], kill_when_flowing(victim))
+    assert run.error is None
+    assert run.said("was killed by signal 9; restart 1 of 5")
+    assert run.said("recovered: buffers pass again")
+    assert run.supervisor.processes[victim].restarts_total == 1
+    frames = 150 if mode == "lossless" else 60
+    written = records(out)
+    for name, ledger in run.ledgers.items():
+        assert ledger.adds_up
+        assert ledger.captured == frames  # a restarted source goes on where it was
+        assert ledger.in_flight == 0
+        allowed = {(victim, "lost")} if mode == "lossless" else {
+            (n, reason) for n in ("a", "b", "w", "v", "g", "r") for reason in ("window full", "late", "lost")
+        }  # fmt: skip
+        assert set(ledger.dropped) <= allowed
+        lost = ledger.dropped.get((victim, "lost"), 0)
+        if lost:
+            assert run.said("lost in " + victim)
+        numbers = [n for n, *_ in written[name] if n != "eos"]
+        assert len(numbers) == len(set(numbers)), "a frame came twice"
+    if victim in ("a", "w") and mode == "lossless":
+        assert run.ledgers["b"].delivered == frames, "the other camera was disturbed"
+
+
+def test_a_crash_in_a_native_library_is_a_restart(tmp_path: Path):
+    run = run_graph(
+        f"numbers name=a num_buffers=40 ! work name=w abort_at=7 ! record path={tmp_path / 'out'}", ["mode=lossless"]
+    )
+    assert run.error is None
+    assert run.said("killed by signal 11")
+    ledger = run.ledgers["a"]
+    assert ledger.delivered + ledger.dropped["w", "lost"] == 40
+
+
+def test_a_node_that_hangs_is_killed_and_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(supervisor_module, "HANG_TIMEOUT", 3)
+    run = run_graph(
+        f"numbers name=a num_buffers=40 ! work name=w hang_at=7 ! record path={tmp_path / 'out'}", ["mode=lossless"]
+    )
+    assert run.error is None
+    assert run.said("no sign of life for 3 s; killed")
+    ledger = run.ledgers["a"]
+    assert ledger.delivered + ledger.dropped["w", "lost"] == 40
+
+
+def test_a_process_that_keeps_dying_ends_the_graph(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(supervisor_module, "RESTART_LIMIT", 2)
+    seen = set()
+
+    def kill_at_once(supervisor: Supervisor) -> None:
+        popen = supervisor.processes["w"].popen
+        if supervisor.processes["w"].state == "PLAYING" and popen is not None and popen.pid not in seen:
+            seen.add(popen.pid)
+            os.kill(popen.pid, signal.SIGKILL)
+
+    # The source sends so seldom that no buffer passes between two kills.
+    run = run_graph("numbers name=a num_buffers=0 fps=0.2 ! work name=w ! nothing name=r", [], kill_at_once)
+    assert run.error is not None
+    assert run.error.startswith("w: the process was killed by signal 9; gave up after 2 restarts")
+    assert run.ledgers["a"].adds_up
+
+
+def test_two_kills_in_a_row(tmp_path: Path):
+    out = tmp_path / "out"
+    state = {"at": 0.0, "kills": 0}
+
+    def tick(supervisor: Supervisor) -> None:
+        victim = supervisor.processes[("w", "g")[state["kills"] % 2]]
+        ready = supervisor.figures["r"].done >= 5 and time.monotonic() - state["at"] > 0.15
+        if state["kills"] < 4 and ready and victim.popen is not None:
+            state.update(at=time.monotonic(), kills=state["kills"] + 1)
+            os.kill(victim.popen.pid, signal.SIGKILL)
+
+    run = run_graph(LOSSLESS.format(out=out), ["mode=lossless"], tick)
+    assert run.error is None
+    for ledger in run.ledgers.values():
+        assert ledger.adds_up
+        assert (ledger.captured, ledger.in_flight) == (150, 0)
+        assert set(ledger.dropped) <= {("w", "lost"), ("g", "lost")}

@@ -1,0 +1,160 @@
+"""What may be written in a graph, and how each mistake is told: file, line, names, the way out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import GraphError
+from pipeline.graph import expand
+from pipeline.spec import load, parse_launch, parse_yaml
+
+pytestmark = pytest.mark.usefixtures("engine_nodes")
+
+GOOD = """\
+name: lobby
+mode: lossless
+latency_budget: 300ms
+nodes:
+  door:  {type: numbers, fps: 5}
+  desk:  {type: numbers}
+  faces: {type: work, delay: 2ms, replicas: auto}
+  end:   {type: nothing}
+links:
+  - [door, desk] ! faces   # both
+  - faces ! end
+"""
+
+
+def test_a_graph_file_is_read_in_full():
+    spec = parse_yaml(GOOD, "lobby.yaml")
+    assert (spec.name, spec.mode, spec.latency_budget) == ("lobby", "lossless", 0.3)
+    assert [(k.source, k.target) for k in spec.links] == [("door", "faces"), ("desk", "faces"), ("faces", "end")]
+    assert spec.nodes["faces"].where == "lobby.yaml:7"
+    assert spec.nodes["door"].properties == {"fps": 5}
+    assert spec.nodes["faces"].replicas == "auto"
+
+
+def test_a_launch_string_is_the_same_graph():
+    spec = parse_launch("numbers name=a fps=5 ! work name=w delay=2ms ! nothing name=n  numbers name=b ! w.  w. ! odd ! n.")
+    links = [(k.source, k.target) for k in spec.links]
+    assert links == [("a", "w"), ("w", "n"), ("b", "w"), ("w", "odd0"), ("odd0", "n")]
+    assert spec.nodes["a"].properties == {"fps": 5}
+    assert spec.nodes["w"].properties == {"delay": "2ms"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("uri=rtsp://u:p@h/1", "rtsp://u:p@h/1"), ('uri="a b.mp4"', "a b.mp4"), ("uri=true", True), ("uri=a=b", "a=b")],
+)
+def test_words_of_a_launch_string(text: str, value: object):
+    assert parse_launch(f"numbers {text} ! nothing").nodes["numbers0"].properties == {"uri": value}
+
+
+def test_the_environment_is_expanded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CAM_PASSWORD", "s3cret")
+    spec = parse_yaml(GOOD.replace("fps: 5", 'path: "rtsp://me:${CAM_PASSWORD}@host/"'), "g.yaml")
+    assert spec.nodes["door"].properties["path"] == "rtsp://me:s3cret@host/"
+
+
+def test_set_overrides_what_the_file_says(tmp_path: Path):
+    file = tmp_path / "g.yaml"
+    file.write_text(GOOD)
+    spec = load(str(file), ["door.fps=12", "mode=live", "latency_budget=1s", "faces.replicas=1"])
+    assert spec.nodes["door"].properties["fps"] == 12
+    assert (spec.mode, spec.latency_budget, spec.nodes["faces"].replicas) == ("live", 1.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("", ""), r"^g.yaml: the file is empty"),
+        (("nodes:", "nods:"), r"^g.yaml:4: unknown key 'nods'; did you mean 'nodes'\?"),
+        (("type: nothing}", "type: nothing"), r"^g.yaml:\d+: YAML syntax: "),
+        (("  desk:", "  door:"), r"^g.yaml:6: duplicate name 'door' in 'nodes'; first at g.yaml:5"),
+        (("type: work", "type: wrok"), r"^g.yaml:7: faces: unknown node type 'wrok'; did you mean 'work'\?"),
+        (("delay: 2ms", "dealy: 2ms"), r"^g.yaml:7: faces: unknown property 'dealy' of work; did you mean 'delay'\?"),
+        (("delay: 2ms", "delay: soon"), r"^g.yaml:7: faces: property 'delay' of work is 'soon': .*duration"),
+        (("fps: 5", "fps: fast"), r"^g.yaml:5: door: property 'fps' of numbers is 'fast': "),
+        (("fps: 5", "fps: -1"), r"property 'fps' of numbers is -1: .*greater than or equal to 0"),
+        (("type: nothing", "type: record"), r"^g.yaml:8: end: record needs the property 'path'"),
+        (("{type: nothing}", "{}"), r"^g.yaml:8: end: 'type' is missing"),
+        (("{type: nothing}", "nothing"), r"^g.yaml:8: node 'end' must be a map"),
+        (("mode: lossless", "mode: fast"), r"^g.yaml:2: mode is 'fast': one of live, lossless"),
+        (("300ms", "never"), r"^g.yaml:3: latency_budget: 'never' is not a duration"),
+        (("faces ! end", "faces ! edn"), r"^g.yaml:11: no node named 'edn'; did you mean 'end'\?"),
+        (("faces ! end", "faces"), r"^g.yaml:11: 'faces' links nothing"),
+        (("[door, desk] !", "[door] !"), r"^g.yaml:6: desk: its src pad is not linked; add a link 'desk ! ...'"),
+        (("  - faces ! end\n", ""), r"^g.yaml:7: faces: its src pad is not linked"),
+        (("faces ! end", "end ! faces"), r"^g.yaml:11: end ! faces: end is a nothing, a sink: it has no src pad"),
+        (("faces ! end", "faces ! end\n  - faces ! door"), r"^g.yaml:12: faces ! door: door is a numbers, a source"),
+        (("faces ! end", "faces ! faces ! end"), r"^g.yaml:11: the links go round in a cycle: faces ! faces"),
+        (("faces ! end", "faces ! end\n  - faces ! end"), r"^g.yaml:12: faces ! end is linked twice"),
+        (("type: nothing", "type: picky"), r"^g.yaml:11: faces ! end: the caps do not meet: offered video/raw, "
+         r"format=BGR, meta=worked; needed video/raw, meta=faces \(no node upstream adds 'faces'\)"),
+        (("replicas: auto", "replicas: many"), r"^g.yaml:7: faces: replicas is 'many'"),
+        (("type: nothing}", "type: nothing, replicas: 2}"), r"^g.yaml:8: end: replicas is for transforms"),
+        (("fps: 5", 'fps: "${NO_SUCH_VARIABLE}"'), r"^g.yaml:5: door: fps: the environment variable 'NO_SUCH_VARIABLE'"),
+        (("  end:", "  e!nd:"), r"^g.yaml:8: 'e!nd' is no name for a node"),
+        (("nodes:", "nodes: 3\nx:"), r"^g.yaml:4: 'nodes' must be a map"),
+    ],
+)  # fmt: skip
+def test_each_mistake_in_a_file_is_one_clear_line(change: tuple[str, str], message: str):
+    text = GOOD.replace(*change, 1) if change[0] else ""
+    assert text != GOOD
+    with pytest.raises(GraphError) as caught:
+        expand(parse_yaml(text, "g.yaml"))
+    assert re.search(message, str(caught.value)), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("numbers ! ! nothing", "'!' with nothing before it"),
+        ("! nothing", "'!' with nothing before it"),
+        ("numbers !", "'!' with nothing behind it"),
+        ("fps=3 numbers ! nothing", "'fps=3' belongs to no node"),
+        ("numbers ! nosuch.", "no node named 'nosuch'"),
+        ("numbers name=a ! nothing numbers name=a ! nothing", "duplicate name 'a'"),
+        ('numbers path="a ! nothing', "No closing quotation"),
+        ("numbers ! nothing nothing", "nothing1: its sink pad is not linked"),
+        ("work name=a ! work name=b ! a.", "the graph has no source"),
+    ],
+)
+def test_each_mistake_in_a_launch_string_is_one_clear_line(text: str, message: str):
+    with pytest.raises(GraphError, match=re.escape(message)):
+        expand(parse_launch(text))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("door.fps", "write node.property=value"),
+        ("dor.fps=3", "no node named 'dor'; did you mean 'door'?"),
+        ("speed=3", "write node.property=value"),
+        ("mode=slow", "mode is 'slow'"),
+    ],
+)
+def test_each_mistake_in_set_is_one_clear_line(tmp_path: Path, setting: str, message: str):
+    file = tmp_path / "g.yaml"
+    file.write_text(GOOD)
+    with pytest.raises(GraphError, match=re.escape(message)):
+        load(str(file), [setting])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: None, "no such graph file"),
+        (lambda p: p.mkdir(), "cannot read"),
+        (lambda p: p.write_bytes(b"\xff\xfe\x00\x80"), "not a text file"),
+    ],
+)
+def test_unreadable_files(tmp_path: Path, make, message: str):
+    file = tmp_path / "g.yaml"
+    make(file)
+    with pytest.raises(GraphError, match=message):
+        load(str(file))
