@@ -15,6 +15,11 @@ class UserError(Exception):
     def __init__(self, text: str) -> None:
         super().__init__(" ".join(str(text).split()))
 
+    def at(self, node: str) -> UserError:
+        """The same error with the node's name in front, unless it stands there already."""
+        text = str(self)
+        return self if text.startswith(f"{node}: ") else UserError(f"{node}: {text}")
+
 
 class GraphError(UserError):
     """A graph that cannot run: syntax, unknown names, links that do not fit."""

@@ -214,16 +214,27 @@ def _event(fields: dict[str, Any]) -> Event:
 
 def _region(raw: dict[str, Any]) -> EventRegion:
     _check(raw, "region")
-    x, y, width, height = (float(value) for value in raw["box"])
+    x, y, width, height = (_number(value) for value in raw["box"])
     score = raw.get("score")
     return EventRegion(
-        (x, y, width, height), raw.get("track"), raw.get("label"), None if score is None else float(score),
-        _probabilities(raw.get("probabilities")), _probabilities(raw.get("raw")), float(raw["detection"]),
-    )  # fmt: skip
+        box=(x, y, width, height),
+        track=raw.get("track"),
+        label=raw.get("label"),
+        score=None if score is None else float(score),
+        probabilities=_probabilities(raw.get("probabilities")),
+        raw=_probabilities(raw.get("raw")),
+        detection=float(raw["detection"]),
+    )
 
 
 def _probabilities(raw: dict[str, Any] | None) -> dict[str, float]:
-    return {} if raw is None else {str(label): float(value) for label, value in raw.items()}
+    return {} if raw is None else {str(label): _number(value) for label, value in raw.items()}
+
+
+def _number(value: Any) -> float:
+    if type(value) not in _NUMBER:
+        raise BadEvent(f"{value!r} is no number")
+    return float(value)
 
 
 def _time(nanoseconds: int) -> datetime:

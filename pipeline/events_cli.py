@@ -115,9 +115,8 @@ def describe(event: Event) -> str:
 
 
 def _face(track: int | None, label: str | None, score: float | None) -> str:
-    return " ".join([
-        "face" if track is None else f"#{track}", label or "unread", *([] if score is None else [f"{score:.2f}"]),
-    ])  # fmt: skip
+    who = "face" if track is None else f"#{track}"
+    return f"{who} {label or 'unread'}" + ("" if score is None else f" {score:.2f}")
 
 
 def _lasted(event: Event) -> str:

@@ -31,6 +31,8 @@ class _View:
         self.started = time.monotonic()
         self.shown = ("debug", "info", "warning", "error") if debug else ("info", "warning", "error")
         self.quiet = quiet
+        self.errors: list[str] = []
+        """What nodes reported at level `error` while the graph went on."""
         self.supervisor: Supervisor | None = None
         self.subscriptions: list[Subscription] = []
         self.write = _line_writer()
@@ -52,6 +54,8 @@ class _View:
     def __call__(self, what: str, fields: dict[str, Any]) -> None:
         supervisor = self.supervisor
         if what == "log" and fields["level"] in self.shown:
+            if fields["level"] == "error":
+                self.errors.append(f"{fields['node']}: {fields['text']}")
             console.message(fields["level"], fields["node"], fields["text"], self.started)
         elif what == "trace" and self.trace is not None:
             self.trace.add(fields["buffers"], self.plan.sources)
@@ -102,14 +106,14 @@ def launch_graph(
         view.close()
         if trace is not None:
             trace.write()
-    errors += _discrepancies(supervisor)
+    errors += view.errors + _discrepancies(supervisor)
     if as_json:
         console.print_json(console.summary(supervisor, errors))
     elif supervisor.playing_at is not None:
         console.print_ledger(supervisor)
     supervisor.close()
     if errors:
-        raise GraphError(errors[0])
+        raise GraphError(errors[0] + (f" (and {len(errors) - 1} more above)" if errors[1:] else ""))
     return 0
 
 

@@ -160,7 +160,10 @@ class Runner:
         if mark.kind != "eos" or mark.stream not in self._ended:
             if mark.kind == "eos":
                 self._ended.add(mark.stream)
-            self.node.on_mark(mark)
+            try:
+                self.node.on_mark(mark)
+            except UserError as error:
+                raise error.at(self.name) from None
         home = self.homes[mark.stream]
         links = self.links.get(mark.stream, ())
         if links:
@@ -203,8 +206,8 @@ class TransformRunner(Runner):
             return
         try:
             result = self.node.transform(buffer)
-        except UserError:
-            raise
+        except UserError as error:
+            raise error.at(self.name) from None
         except Exception as error:
             self.failed(error)
             self.drop(buffer, "error")
@@ -231,8 +234,8 @@ class SinkRunner(Runner):
             return
         try:
             self.node.consume(buffer)
-        except UserError:
-            raise
+        except UserError as error:
+            raise error.at(self.name) from None
         except Exception as error:
             self.failed(error)
             self.drop(buffer, "error")
@@ -302,8 +305,8 @@ class BatchRunner(Runner):
             results = self.node.transform_batch(batch)
             if len(results) != len(batch):
                 raise ValueError(f"{len(batch)} buffers went in, {len(results)} results came out")
-        except UserError:
-            raise
+        except UserError as error:
+            raise error.at(self.name) from None
         except Exception as error:
             self.failed(error)
             for buffer in batch:

@@ -213,7 +213,10 @@ class SourceRunner:
 
     def _fill(self, buffer: Buffer) -> bool:
         start = time.monotonic_ns()
-        more = self.node.fill(buffer)
+        try:
+            more = self.node.fill(buffer)
+        except UserError as error:
+            raise error.at(self.name) from None
         now = time.monotonic_ns()
         self.stats.busy_ns += now - start
         if not more:

@@ -202,10 +202,13 @@ class Worker:
         """NULL -> READY, the end of the flow first."""
         for name in reversed(self.nodes):
             node = self.nodes[name]
-            if name in self.sources:
-                self.sources[name].open(self.assignment.restarted)
-            else:
-                node.open()
+            try:
+                if name in self.sources:
+                    self.sources[name].open(self.assignment.restarted)
+                else:
+                    node.open()
+            except UserError as error:
+                raise error.at(name) from None
             self._opened.append(name)
             if node.tick_interval is not None:
                 self._next_tick[name] = 0.0

@@ -1,0 +1,190 @@
+"""`emograph launch` as a process: how it ends, whatever happens to it, and what it says on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import time
+from pathlib import Path
+
+import msgpack
+import psutil
+import pytest
+import zmq
+
+from tests.support.command import emograph, environment, started, wait_until, workers
+
+GRAPH = "numbers name=a num_buffers=0 fps=50 ! work name=w ! gather name=g ! record name=r path={out}"
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return environment(tmp_path / "site")
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_ctrl_c_ends_in_order_with_the_ledger(tmp_path: Path, env: dict[str, str]):
+    out = tmp_path / "out"
+    with started("launch", GRAPH.format(out=out), env=env) as launcher:
+        wait_until(lambda: lines(out) > 20, "frames")
+        launcher.send_signal(signal.SIGINT)
+        stdout, stderr = launcher.communicate(timeout=60)
+    assert launcher.returncode == 0, stderr
+    row = next(line for line in stdout.splitlines() if line.startswith("a ")).split()
+    captured, delivered, dropped, in_flight = (int(v) for v in row[1:5])
+    assert captured == delivered + dropped
+    assert in_flight == 0
+    assert delivered == lines(out) - 1  # the last line is the end of the stream
+    assert "Traceback" not in stderr
+
+
+def test_kill_9_of_the_launcher_leaves_nothing(tmp_path: Path, env: dict[str, str], runtime_dir: Path):
+    out = tmp_path / "out"
+    with started("launch", GRAPH.format(out=out), env=env) as launcher:
+        wait_until(lambda: lines(out) > 20, "frames")
+        family = psutil.Process(launcher.pid).children(recursive=True)
+        assert len(family) == 5  # four workers and the reaper
+        assert list(runtime_dir.glob("emograph/*/*"))
+        launcher.send_signal(signal.SIGKILL)
+        launcher.wait()
+        wait_until(lambda: not any(_alive(p) for p in family), "the end of all processes", 5)
+        wait_until(lambda: not list(runtime_dir.glob("emograph/*")), "the end of all sockets", 5)
+
+
+def test_kill_9_of_launcher_and_reaper_is_swept_by_the_next_start(
+    tmp_path: Path, env: dict[str, str], runtime_dir: Path
+):
+    out = tmp_path / "out"
+    with started("launch", GRAPH.format(out=out), env=env) as launcher:
+        wait_until(lambda: lines(out) > 20, "frames")
+        family = psutil.Process(launcher.pid).children(recursive=True)
+        known = {p.pid for p in workers(launcher.pid).values()}
+        for process in family:
+            if process.pid not in known:
+                process.kill()
+        launcher.send_signal(signal.SIGKILL)
+        launcher.wait()
+        wait_until(lambda: not any(_alive(p) for p in family), "the end of all processes", 5)
+    assert list(runtime_dir.glob("emograph/*")), "the folder should have been left: nobody was there to remove it"
+    assert emograph("launch", "numbers num_buffers=1 ! nothing", env=env).returncode == 0
+    assert not list(runtime_dir.glob("emograph/*"))
+
+
+def _alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_garbage_on_every_socket_is_counted_and_harmless(tmp_path: Path, env: dict[str, str], runtime_dir: Path):
+    out = tmp_path / "out"
+    rng = random.Random(3)
+    graph = GRAPH.format(out=out).replace("num_buffers=0", "num_buffers=200").replace("fps=50", "fps=60")
+    with started("launch", graph, "--json", env=env) as launcher, zmq.Context() as context:
+        wait_until(lambda: lines(out) > 5, "frames")
+        sockets = [p for p in runtime_dir.glob("emograph/*/*") if p.is_socket()]
+        assert len(sockets) == 1 + 2 * 4
+        for path in sockets:
+            kind = zmq.DEALER if path.name == "bus" else zmq.PUSH
+            with context.socket(kind) as peer:
+                peer.linger = 1000
+                peer.connect(f"ipc://{path}")
+                for message in (b"", b"hello", rng.randbytes(500), msgpack.packb({"say": "state"}),
+                                msgpack.packb([1, "w", "nobody", 0, 0, 0, 0, 0, [1, 1, 1], 0, 0, 0, 1, "x", [], [], {}]),
+                                msgpack.packb([[0, "a", 10**9, 5, ["", "delivered"], []]]),
+                                msgpack.packb([[7, "zzz"]]), msgpack.packb({"say": "__init__"})):  # fmt: skip
+                    peer.send(message)
+            with socket.socket(socket.AF_UNIX) as raw:  # not even ZeroMQ
+                raw.connect(str(path))
+                raw.sendall(struct.pack("<Q", 2**63) + rng.randbytes(200))
+        stdout, stderr = launcher.communicate(timeout=100)
+    summary = json.loads(stdout)
+    assert launcher.returncode == 0, stderr
+    camera = summary["cameras"]["a"]
+    assert camera["captured"] == 200
+    assert camera["captured"] == camera["delivered"] + sum(d["count"] for d in camera["dropped"])
+    assert summary["garbage"] >= 2 * 8
+    assert not any(p["restarts"] for p in summary["processes"].values())
+    assert "dropped a garbage message" in stderr
+
+
+def test_workers_die_and_come_back_under_the_command(tmp_path: Path, env: dict[str, str]):
+    out = tmp_path / "out"
+    with started("launch", GRAPH.format(out=out), "--json", env=env) as launcher:
+        wait_until(lambda: lines(out) > 5, "frames")
+        workers(launcher.pid)["w"].kill()
+        before = lines(out)
+        wait_until(lambda: lines(out) > before + 20, "frames after the restart")
+        launcher.send_signal(signal.SIGTERM)
+        stdout, _ = launcher.communicate(timeout=60)
+    summary = json.loads(stdout)
+    assert launcher.returncode == 0
+    assert summary["processes"]["w"]["restarts"] == 1
+    camera = summary["cameras"]["a"]
+    assert camera["captured"] == camera["delivered"] + sum(d["count"] for d in camera["dropped"])
+
+
+def test_duration_trace_and_set(tmp_path: Path, env: dict[str, str]):
+    trace = tmp_path / "trace.json"
+    begin = time.monotonic()
+    done = emograph(
+        "launch", GRAPH.format(out=tmp_path / "out"), "--duration", "1s", "--trace", str(trace), "--set", "a.fps=20", env=env
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begin >= 1
+    slices = [e for e in json.loads(trace.read_text())["traceEvents"] if e["ph"] == "X" and e["cat"] == "r"]
+    assert 5 < len(slices) <= 25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("launch", "nosuch.yaml"), "no such graph file: nosuch.yaml"),
+        (("launch", "numbers ! nosuch"), "launch string: nosuch0: unknown node type 'nosuch'"),
+        (("launch", "numbers ! work"), "its src pad is not linked"),
+        (("launch", "numbers ! nothing", "--duration", "soon"), "--duration: 'soon' is not a duration"),
+        (("launch", "numbers ! nothing", "--trace", "/nosuch/x.json"), "cannot write the trace /nosuch/x.json"),
+        (("launch", "numbers ! record path=/nosuch/file"), "/nosuch/file"),
+        (("check", "numbers ! work dealy=1 ! nothing"), "did you mean 'delay'?"),
+        (("inspect", "numberz"), "did you mean 'numbers'?"),
+        (("graph", "numbers ! nothing", "--format", "pdf"), "unknown format 'pdf'"),
+        (("launch", "numbers window=200000 ! nothing"), "less than or equal to 4096"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_1(env: dict[str, str], arguments: tuple[str, ...], message: str):
+    done = emograph(*arguments, env=env)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("emograph: error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_foreign_folder_for_sockets_is_refused(tmp_path: Path, env: dict[str, str]):
+    open_folder = tmp_path / "x"
+    (open_folder / "emograph").mkdir(parents=True)
+    os.chmod(open_folder / "emograph", 0o777)
+    done = emograph("launch", "numbers ! nothing", env={**env, "XDG_RUNTIME_DIR": str(open_folder)})
+    assert done.returncode == 1
+    assert "is not a private folder of this user" in done.stderr
+
+
+def test_check_inspect_and_graph(env: dict[str, str]):
+    graph = "numbers name=a ! work name=w ! nothing"
+    assert "ok: 1 camera, 3 nodes, 3 processes, live" in emograph("check", graph, env=env).stdout
+    plan = json.loads(emograph("check", graph, "--json", env=env).stdout)
+    assert plan["cameras"] == ["a"]
+    text = emograph("inspect", "numbers", env=env).stdout
+    assert "num_buffers" in text
+    assert "video/raw, format=BGR" in text
+    schema = json.loads(emograph("inspect", "numbers", "--json", env=env).stdout)["properties"]
+    assert schema["properties"]["num_buffers"]["default"] == 100
+    assert schema["additionalProperties"] is False
+    types = {row["type"]: row["package"] for row in json.loads(emograph("inspect", "--json", env=env).stdout)}
+    assert types["numbers"] == "engine-nodes"
+    assert emograph("graph", graph, "--format", "dot", env=env).stdout.startswith("digraph")

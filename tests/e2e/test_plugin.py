@@ -1,0 +1,60 @@
+"""A third party's package adds a node: installed, found, checked, run; nothing in emograph knows of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import emograph
+from tests.support.graphs import ROOT
+
+EXAMPLE = ROOT / "docs/examples/emograph-mirror"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example package, installed into a folder of its own."""
+    folder = tmp_path_factory.mktemp("plugin")
+    source = shutil.copytree(EXAMPLE, folder / "source")
+    target = folder / "site"
+    options = ["--no-deps", "--no-build-isolation", "--target", str(target), str(source)]
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    uv = shutil.which("uv")
+    command = [uv, "pip", "install", "-q", "--python", sys.executable] if uv else pip
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def test_an_installed_plugin_is_found_and_runs(site: Path, tmp_path: Path):
+    graph = "testsrc name=a num_buffers=20 ! haardetect ! mirror ! fakesink"
+    assert "unknown node type 'mirror'" in emograph("check", graph).stderr
+    env = {**os.environ, "PYTHONPATH": str(site)}
+    assert "emograph-mirror" in emograph("inspect", "mirror", env=env).stdout
+    done = emograph("launch", graph, "--set", "mode=lossless", env=env)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^a +20 +20 +0 +0 ", done.stdout, re.MULTILINE), done.stdout
+    wrong = emograph("check", graph.replace("mirror", "mirror axis=diagonal"), env=env)
+    assert "property 'axis' of mirror is 'diagonal'" in wrong.stderr
+
+
+def test_the_plugins_own_test_passes(site: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE / "test_mirror.py")],
+        env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=False, timeout=100,
+        cwd=site,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
+def test_the_page_shows_the_code_that_runs():
+    page = (ROOT / "docs/writing-a-node.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert blocks == [(EXAMPLE / name).read_text() for name in ("emograph_mirror.py", "test_mirror.py")]
