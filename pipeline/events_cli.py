@@ -44,7 +44,7 @@ def print_events(
     """
     printed = 0
     with subscribe(endpoint, cameras or None, kinds or None) as events:
-        write = _json_writer() if as_json else _line_writer()
+        write = _json_writer() if as_json else line_writer()
         try:
             for event in _with_hint(events):
                 write(event)
@@ -136,7 +136,7 @@ def _columns(event: Event) -> tuple[str, str, str, str]:
     return when, f"{camera:<10}", f"{what:<8}", rest
 
 
-def _line_writer() -> Any:
+def line_writer() -> Any:
     if not sys.stdout.isatty():
         return lambda event: print("  ".join(_columns(event)).rstrip(), flush=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline import console
 from pipeline.errors import GraphError, UserError
 from pipeline.events import Subscription, subscribe
-from pipeline.events_cli import _line_writer
+from pipeline.events_cli import line_writer
 from pipeline.graph import expand
 from pipeline.node import seconds
 from pipeline.plan import Plan
@@ -35,7 +35,7 @@ class _View:
         """What nodes reported at level `error` while the graph went on."""
         self.supervisor: Supervisor | None = None
         self.subscriptions: list[Subscription] = []
-        self.write = _line_writer()
+        self.write = line_writer()
 
     def subscribe(self) -> None:
         """Hear the graph's own `publish` nodes as anybody else would."""

@@ -25,6 +25,11 @@ from pipeline.runner import Link, Stats, spread
 FLUSH_RETRY_NS = 2_000_000_000
 """A flush that is not home by then is sent again: the node it went through may have died once more."""
 
+_GROW_BELOW = 0.5
+"""Share of the latency budget under which a delivered buffer widens the window again."""
+_GROWTH = 0.1
+"""Buffers by which it does: ten good ones undo a late one."""
+
 Trace = list[list]
 
 
@@ -70,6 +75,9 @@ class SourceRunner:
         """No further frame will be captured."""
         self.up = True
         self._info = VideoInfo(0, 0)
+        self._allowed = float(node.props.window)
+        """The window as far as it is used now. A buffer that comes home `late` was work for nothing, so the source
+        sends fewer (additive increase here, decrease by one there); in lossless mode nothing is ever late."""
         self._base: int | None = None
         """Monotonic ns of PTS 0 for a paced source; from its first frame on."""
         self._ready: Buffer | None = None
@@ -251,7 +259,7 @@ class SourceRunner:
 
     @property
     def _window_full(self) -> bool:
-        return len(self.ring.out) - (self._pending is not None) >= self.node.props.window
+        return len(self.ring.out) - (self._pending is not None) >= max(1, int(self._allowed))
 
     def _end(self) -> None:
         self.ended = True
@@ -319,7 +327,12 @@ class SourceRunner:
             self.on_trace(sequence, fate, trace)
         if final == DELIVERED and trace:
             # From the end of capture to the moment the last node let go.
-            self.stats.observe("latency_ms", (trace[-1][2] - trace[0][2]) / 1e6)
+            latency = trace[-1][2] - trace[0][2]
+            self.stats.observe("latency_ms", latency / 1e6)
+            if latency < _GROW_BELOW * self.budget_ns:
+                self._allowed = min(self._allowed + _GROWTH, self.node.props.window)
+        elif final is not None and final[1] == "late":
+            self._allowed = max(1.0, self._allowed - 1)
         elif final is not None and final != DELIVERED and final[0] == self.name:
             self.stats.dropped[final[1]] = self.stats.dropped.get(final[1], 0) + 1
 

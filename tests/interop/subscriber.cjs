@@ -1,0 +1,24 @@
+// Reads emograph's events in Node.js: node subscriber.cjs tcp://127.0.0.1:5556 [PREFIX]
+const zmq = require("zeromq")
+const { decode } = require("@msgpack/msgpack")
+
+async function main([endpoint, prefix = "emotion/"]) {
+  const socket = new zmq.Subscriber()
+  socket.subscribe(prefix) // or "emotion/door/", "emotion/door/change"
+  socket.connect(endpoint)
+
+  const last = new Map() // sequence number by topic and publisher
+  for await (const [topic, payload] of socket) {
+    // Nanoseconds since 1970 are above 2^53: as BigInt they stay exact.
+    const event = decode(payload, { useBigInt64: true })
+    if (event.version !== 1) throw new Error(`protocol version ${event.version} is not known here`)
+    const key = `${topic} ${event.run}`
+    const before = last.get(key) ?? event.sequence
+    event.lost = Math.max(0, event.sequence - before - (event.snapshot ? 0 : 1))
+    last.set(key, event.sequence)
+    console.log(JSON.stringify(event, (_, value) => (typeof value === "bigint" ? value.toString() : value)))
+    if (event.kind === "status" && event.what === "ended") break
+  }
+}
+
+main(process.argv.slice(2))

@@ -1,0 +1,26 @@
+"""Reads emograph's events with pyzmq and msgpack alone: python subscriber.py tcp://127.0.0.1:5556 [PREFIX]"""
+
+import json
+import sys
+
+import msgpack
+import zmq
+
+prefix = sys.argv[2] if len(sys.argv) > 2 else "emotion/"  # or "emotion/door/", "emotion/door/change"
+socket = zmq.Context().socket(zmq.SUB)
+socket.subscribe(prefix)
+socket.connect(sys.argv[1])
+
+last = {}  # sequence number by topic and publisher
+while True:
+    topic, payload = socket.recv_multipart()
+    event = msgpack.unpackb(payload)
+    if event["version"] != 1:
+        sys.exit(f"protocol version {event['version']} is not known here")
+    key = topic, event["run"]
+    before = last.get(key, event["sequence"])
+    event["lost"] = max(0, event["sequence"] - before - (not event["snapshot"]))
+    last[key] = event["sequence"]
+    print(json.dumps(event), flush=True)
+    if event["kind"] == "status" and event["what"] == "ended":
+        break
