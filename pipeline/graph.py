@@ -139,9 +139,15 @@ def _expand(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], or
                 streams,
                 routes,
             )
-    plan = Plan(spec.name, spec.mode, spec.latency_budget, nodes, {})
+    plan = Plan(spec.name, spec.mode, spec.latency_budget, nodes)
+    node_classes = {n: classes[p.base][1] for n, p in nodes.items()}
     for camera in plan.sources:
-        plan.planes[camera] = _give_planes(plan, camera, {n: classes[p.base][1] for n, p in nodes.items()})
+        plan.planes[camera] = _give_planes(plan, camera, node_classes)
+        plan.pixels_wanted[camera] = any(
+            (sink := node_classes[n.name].sink) is not None and sink.access != "none"
+            for n in nodes.values()
+            if camera in n.streams
+        )
     return plan
 
 

@@ -130,6 +130,8 @@ class Source(Node):
     live: bool = False
     """True when frames come at their own pace from outside (a camera): they are read on a thread of their
     own, and the newest is kept. May be set per instance in `open`."""
+    pixels_wanted: bool = True
+    """False when no node downstream looks at pixels: a source may then leave `buffer.frame` as it is."""
     paced: bool = False
     """True when the engine shall hold each frame until its PTS is due on the clock (a file played in real time)."""
 
@@ -141,7 +143,8 @@ class Source(Node):
 
     def fill(self, buffer: Buffer) -> bool:
         """Write the next frame into `buffer.frame` (uint8, height x width x channels of `open`) and set
-        `buffer.pts`, and `regions` or `meta` where there are any. False means EOS."""
+        `buffer.pts`, and `regions`, `meta` or `wall` (UTC ns, else the time of the call) where there are any.
+        False means EOS."""
         raise NotImplementedError
 
     def status(self, up: bool, reason: str = "") -> None:

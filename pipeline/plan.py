@@ -34,13 +34,15 @@ class NodePlan:
 
 @dataclass
 class Plan:
-    """The whole graph. nodes are in the order of flow, sources first; planes: camera -> planes of its slots."""
+    """The whole graph. nodes are in the order of flow, sources first; planes: camera -> planes of its slots;
+    pixels_wanted: camera -> whether any node behind it looks at pixels."""
 
     name: str
     mode: str
     latency_budget: float
     nodes: dict[str, NodePlan]
-    planes: dict[str, int]
+    planes: dict[str, int] = field(default_factory=dict)
+    pixels_wanted: dict[str, bool] = field(default_factory=dict)
 
     @property
     def sources(self) -> list[str]:

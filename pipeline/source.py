@@ -239,7 +239,8 @@ class SourceRunner:
         now = time.monotonic_ns()
         if not self.node.live:
             buffer.captured = now  # a paced frame was decoded ahead; its time is when it was due
-        buffer.wall = time.time_ns() - (now - buffer.captured)
+        if not buffer.wall:  # a source that receives frames knows better when they were captured
+            buffer.wall = time.time_ns() - (now - buffer.captured)
         buffer.deadline = buffer.captured + self.budget_ns if self.budget_ns else 0
         full = self._window_full
         buffer.sequence = self.ring.capture(buffer.slot)

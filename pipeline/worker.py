@@ -184,6 +184,7 @@ class Worker:
             links = {s: [link(to) for to in targets] for s, targets in node_plan.routes.items()}
             runner: Runner | SourceRunner
             if isinstance(node, Source):
+                node.pixels_wanted = plan.pixels_wanted[name]
                 runner = self.sources[name] = SourceRunner(
                     node, node_plan, links[name], assignment.rings[name],
                     planes=plan.planes[name],
