@@ -1,0 +1,182 @@
+"""A webcam, a video file, a folder of pictures, an RTSP or an HTTP/MJPEG camera.
+
+    emograph launch "capture uri=0 ! haardetect ! emotion ! overlay ! display"
+
+docs/cameras.md shows every kind of `uri`. What is read is decided here; how, in recording.py (things with an
+end) and live.py (cameras).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from nodes.capture.canvas import Canvas
+from nodes.capture.connect import Transport, Wishes, check_path, open_place
+from nodes.capture.live import Live
+from nodes.capture.reader import Interrupted, Reader, quieten
+from nodes.capture.recording import Pictures, Recording, Video
+from nodes.capture.timeline import RateLimit, period
+from nodes.capture.uri import Place, parse, redact
+from pipeline.buffer import Buffer
+from pipeline.caps import pad
+from pipeline.errors import UserError
+from pipeline.node import Seconds, Source, SourceProperties, VideoInfo, seconds
+
+__all__ = ["Capture", "redact"]
+
+FOLDER_FPS = 25.0
+
+
+def _text(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+class Capture(Source):
+    """Frames from a camera or a recording, decoded straight into the frame's slot.
+
+    Cameras (`/dev/video*`, rtsp://, http:// without an end) are live in either mode: they cannot be held back.
+    Recordings are played in real time in live mode; in lossless mode each frame comes once, as fast as the graph
+    takes them. PTS start at 0 and rise strictly, over loops and reconnects too.
+    """
+
+    src = pad("video/raw", format="BGR")
+
+    class Properties(SourceProperties):
+        uri: Annotated[str, BeforeValidator(_text)] = Field(
+            min_length=1,
+            repr=False,  # may hold a password
+            description="webcam number, /dev/video*, video file, folder of pictures, rtsp:// or http:// address",
+        )
+        fps: float | None = Field(
+            None, gt=0, le=1000, description="at most so many frames/s; for a folder its rate, default 25"
+        )
+        width: int | None = Field(None, ge=16, le=16384, description="frame width; keeps the aspect if alone")
+        height: int | None = Field(None, ge=16, le=16384, description="frame height; keeps the aspect if alone")
+        loop: bool = Field(False, description="start a recording over when it ends")
+        start: Seconds = Field(0.0, description="where in a recording to start")
+        end: Annotated[float | None, BeforeValidator(seconds)] = Field(
+            None, ge=0, description="where in a recording to end; the frame at `end` is not shown"
+        )
+        rtsp_transport: Transport = Field("tcp", description="how RTSP brings the video: tcp or udp")
+        timeout: Seconds = Field(
+            10.0, gt=0, le=3600, description="how long a camera may take to answer, and from frame to frame"
+        )
+        reconnect: bool = Field(True, description="bring a lost camera back; false: its stream ends")
+
+        @field_validator("end")
+        @classmethod
+        def _after_start(cls, end: float | None, info: ValidationInfo) -> float | None:
+            if end is not None and end <= info.data.get("start", 0.0):
+                raise ValueError("it must lie after 'start'")
+            return end
+
+    props: Properties
+    _frames: Recording | Live | None = None
+
+    def open(self) -> VideoInfo:
+        quieten()
+        self._said: set[str] = set()
+        try:
+            place = parse(self.props.uri)
+            self._frames, fps = self._begin(place)
+            pts, picture = self._first(place, self._frames)
+        except Interrupted:
+            raise UserError(f"{self.name}: stopped while opening") from None
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from None
+        self._held: tuple[int, np.ndarray] | None = (pts, picture)
+        self._canvas = Canvas(picture.shape[:2], self.props.height, self.props.width)
+        self.live = isinstance(self._frames, Live)
+        self.paced = not self.live and not self.lossless
+        height, width = self._canvas.size
+        return VideoInfo(height, width, 3, min(fps, self.props.fps or fps) or self.props.fps or 0.0)
+
+    def seek(self, sequence: int) -> None:
+        """Exact for recordings, by decoding again what is skipped; a camera goes on with what comes."""
+        if isinstance(self._frames, Recording) and sequence > 0:
+            self._held = None
+            try:
+                self._frames.seek(sequence)
+            except Interrupted:
+                return
+            except UserError as error:
+                raise UserError(f"{self.name}: {error}") from None
+
+    def fill(self, buffer: Buffer) -> bool:
+        if self._held is not None:
+            buffer.pts, picture = self._held
+            self._held = None
+            self._canvas.write(lambda into: picture, buffer.frame)
+            return True
+        assert self._frames is not None, "open() makes it"
+        try:
+            while (pts := self._frames.advance()) is not None:
+                if self._canvas.write(self._frames.picture, buffer.frame):
+                    buffer.pts = pts
+                    return True
+        except Interrupted:
+            return False
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from None
+        return False
+
+    def close(self) -> None:
+        if self._frames is not None:
+            self._frames.close()
+
+    def _begin(self, place: Place) -> tuple[Recording | Live, float]:
+        """The opened place, and its nominal frames/s (0 when unknown)."""
+        p, stopping = self.props, self.stopping
+        wishes = Wishes(p.timeout, p.rtsp_transport, p.fps, p.width, p.height)
+
+        def again() -> Reader:
+            return open_place(place, wishes, Reader(stopping))
+
+        def video(limit: float | None) -> tuple[Recording, float]:
+            shown = f"'{place.shown}'"
+            frames = Recording(
+                lambda: Video(again, p.start, p.end, limit, stopping, shown, self._say), p.loop, p.fps, stopping
+            )
+            return frames, frames.rate
+
+        if place.kind == "path":
+            path, fps = check_path(place), p.fps or FOLDER_FPS
+            if not path.is_dir():
+                return video(None)
+            return Recording(lambda: Pictures(path, fps, p.start, p.end, self._say), p.loop, None, stopping), fps
+        reader = again()
+        if place.kind == "http" and reader.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+            reader.close()
+            return video(p.timeout)
+        if p.loop or p.start or p.end is not None:
+            reader.close()
+            raise UserError(f"'{place.shown}' is live: it has no 'start' and 'end', and cannot 'loop'")
+        # Motion JPEG over HTTP carries no times; FFmpeg makes them, and the rate, up.
+        timed = not (place.kind == "http" and reader.codec == "mjpg")
+        fps = reader.fps if timed else 0.0
+        return Live(self, reader, again, timed, RateLimit(p.fps, period(fps)), p.timeout, p.reconnect), fps
+
+    def _first(self, place: Place, frames: Recording | Live) -> tuple[int, np.ndarray]:
+        """The first frame that can be decoded: only it tells the size for sure (rotation, wrong headers)."""
+        nothing = np.empty((1, 1, 3), np.uint8)
+        while (pts := frames.advance()) is not None:
+            picture = frames.picture(nothing)
+            if picture is not None:
+                return pts, picture
+        if self.stopping.is_set():
+            raise Interrupted
+        if isinstance(frames, Live):
+            raise UserError(f"'{place.shown}' gives no picture: {frames.lost}")
+        if self.props.start:
+            raise UserError(f"'{place.shown}' has no frame at or after 'start' ({self.props.start:g} s)")
+        raise UserError(f"'{place.shown}' holds no frame that can be decoded: damaged, or cut short")
+
+    def _say(self, level: str, text: str) -> None:
+        """Log, but not again in each round of a loop."""
+        if text not in self._said:
+            self._said.add(text)
+            self.log(level, text)

@@ -1,0 +1,257 @@
+"""Videos and folders of pictures: things with an end, read frame by frame, each frame exactly once.
+
+`emograph launch "capture uri=clip.mp4 start=10s end=20s loop=true ! fakesink"` reads through this.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from nodes.capture.reader import Interrupted, Reader
+from nodes.capture.timeline import SECOND, RateLimit, period
+from pipeline.errors import UserError
+
+PICTURES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+RETRIES = 8
+"""Failed grabs in a row before a video is taken to be over: a damaged packet fails one, the end fails all."""
+RUN_UP = 2000.0
+"""Milliseconds before `start` to jump to, so that the decoder has its reference frames in time."""
+FALLBACK_PERIOD = SECOND // 25
+"""From frame to frame in a video that says neither times nor rate, ns."""
+
+
+class Pass(Protocol):
+    """One time through a recording. fps: nominal frames/s, 0 when unknown."""
+
+    fps: float
+
+    def next(self) -> int | None:
+        """Step to the next frame; ns since the first one, or None at the end. Raises Interrupted, UserError."""
+
+    def picture(self, into: np.ndarray) -> np.ndarray | None:
+        """The current frame: `into` itself where the size allows, else another array."""
+
+    def close(self) -> None: ...
+
+
+class Recording:
+    """One or many passes as one stream with strictly rising PTS, thinned out to the wanted rate.
+
+    begin: starts a pass from the beginning. rate: nominal frames/s before thinning out; 0 when unknown.
+    """
+
+    def __init__(self, begin: Callable[[], Pass], loop: bool, fps: float | None, stopping: threading.Event) -> None:
+        self._begin = begin
+        self._loop = loop
+        self._fps = fps
+        self._stopping = stopping
+        self._pass: Pass | None = None
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self.close()
+        self._pass = self._begin()
+        self.rate = self._pass.fps
+        self._limit = RateLimit(self._fps, period(self.rate))
+        self._empty = True
+        self._offset = 0
+        self._last = -1
+
+    def advance(self) -> int | None:
+        """Step to the next frame to deliver; its PTS in ns, or None when there is none (or the graph stops).
+        Raises Interrupted, UserError."""
+        while self._pass is not None and not self._stopping.is_set():
+            at = self._pass.next()
+            if at is None:
+                if not self._loop or self._empty:  # a pass without one frame would go round for ever
+                    return None
+                self._pass.close()
+                self._pass = self._begin()
+                self._empty = True
+                self._offset = self._last + (period(self.rate) or FALLBACK_PERIOD)
+                continue
+            self._empty = False
+            self._last = max(at + self._offset, self._last + 1)
+            if self._limit.wants(self._last):
+                return self._last
+        return None
+
+    def picture(self, into: np.ndarray) -> np.ndarray | None:
+        return self._pass.picture(into) if self._pass else None
+
+    def seek(self, count: int) -> None:
+        """Start over and step past the first `count` frames: they are decoded again, for no container tells
+        reliably where its n-th frame is."""
+        self._rewind()
+        for _ in range(count):
+            if self.advance() is None:
+                return
+
+    def close(self) -> None:
+        if self._pass is not None:
+            self._pass.close()
+            self._pass = None
+
+
+class Video:
+    """A pass through a video file, or one that a web server sends.
+
+    connect: opens the video. start, end: seconds of the video, frames from `start` up to but without `end`.
+    limit: seconds a frame may take, None for ever. shown: what to call it. log: where to say that it is cut short.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Reader],
+        start: float,
+        end: float | None,
+        limit: float | None,
+        stopping: threading.Event,
+        shown: str,
+        log: Callable[[str, str], None],
+    ) -> None:
+        self._connect, self._limit, self._stopping = connect, limit, stopping
+        self._shown, self._log = shown, log
+        self._start = round(start * SECOND)
+        self._end = None if end is None else round(end * SECOND)
+        self._reader = connect()
+        self.fps = self._reader.fps
+        self._period = period(self.fps)
+        self._at = -1
+        self._decoded = 0
+        self._first: int | None = None
+        self._over = False
+        if start * 1000 > 2 * RUN_UP:
+            self._jump(start * 1000 - RUN_UP)
+
+    def next(self) -> int | None:
+        while not self._over:
+            if not self._grab():
+                self._over = True
+                self._report_shortfall()
+            elif self._end is not None and self._at >= self._end:
+                self._over = True
+            elif self._at >= self._start:
+                if self._first is None:
+                    self._first = self._at
+                return self._at - self._first
+            elif self._stopping.is_set():
+                raise Interrupted
+        return None
+
+    def picture(self, into: np.ndarray) -> np.ndarray | None:
+        return self._reader.retrieve(into)
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _grab(self) -> bool:
+        for _ in range(RETRIES):
+            try:
+                if not self._reader.grab(self._limit):
+                    continue
+            except TimeoutError:
+                raise self._silent() from None
+            self._decoded += 1
+            # After a grab this is the frame's own time, from the stream's start. Raw streams have none.
+            at = round(self._reader.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+            self._at = at if at > self._at else self._at + (self._period or FALLBACK_PERIOD)
+            return True
+        return False
+
+    def _jump(self, milliseconds: float) -> None:
+        """Skip most of what is before `start`; from the beginning after all when the jump went too far."""
+        try:
+            self._reader.jump(milliseconds, self._limit)
+        except TimeoutError:
+            raise self._silent() from None
+        if self._grab() and self._at < self._start:
+            self._decoded = round(self._at / self._period) + 1 if self._period else 0
+            return
+        self._reader.close()
+        self._reader = self._connect()
+        self._at, self._decoded = -1, 0
+
+    def _silent(self) -> UserError:
+        return UserError(f"{self._shown} sent nothing for {self._limit:g} s, after {self._decoded} frames")
+
+    def _report_shortfall(self) -> None:
+        """Report when the file has fewer frames than its header says. That number may be an estimate from a rounded
+        duration (Matroska), so both number and time must be short, by more than one frame and 1 %."""
+        promised = round(self._reader.get(cv2.CAP_PROP_FRAME_COUNT))
+        missing = promised - self._decoded
+        late = promised * self._period - (self._at + self._period) if self._period else missing * SECOND
+        if (
+            self._decoded
+            and missing > max(1, promised // 100)
+            and late > max(self._period, promised * self._period // 100)
+        ):
+            self._log(
+                "error",
+                f"{self._shown} ended after {self._decoded} frames, but its header promises {promised}: cut short?",
+            )
+
+
+class Pictures:
+    """A pass through a folder of pictures in natural order (`2.png` before `10.png`), at `fps` a second."""
+
+    def __init__(
+        self, folder: Path, fps: float, start: float, end: float | None, log: Callable[[str, str], None]
+    ) -> None:
+        self._log = log
+        self.fps = fps
+        self._paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in PICTURES), key=_natural)
+        if not self._paths:
+            raise UserError(f"no pictures in the folder '{folder}' ({' '.join(PICTURES)})")
+        self._index = round(start * fps)
+        self._first: int | None = None
+        self._stop = len(self._paths) if end is None else min(len(self._paths), round(end * fps))
+        self._picture: np.ndarray | None = None
+
+    def next(self) -> int | None:
+        while self._index < self._stop:
+            index = self._index
+            self._index += 1
+            self._picture = _read(self._paths[index])
+            if self._picture is not None:
+                self._first = index if self._first is None else self._first
+                return round((index - self._first) * SECOND / self.fps)
+            self._log("warning", f"'{self._paths[index]}' is not a picture that can be decoded; skipped")
+        return None
+
+    def picture(self, into: np.ndarray) -> np.ndarray | None:
+        return self._picture
+
+    def close(self) -> None:
+        self._picture = None
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", path.name)
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part.casefold()) for part in parts]
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """uint8 (h, w, 3) BGR, turned upright by its EXIF; None when it cannot be read or is cut short."""
+    try:
+        data = path.read_bytes()
+        if _is_cut(data):
+            return None
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):
+        return None
+
+
+def _is_cut(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end. OpenCV notices too, but some versions fill in grey, or let libpng
+    complain on stderr."""
+    if data.startswith(b"\xff\xd8"):
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")  # an embedded thumbnail has an end of its own
+    return data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]

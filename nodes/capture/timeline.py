@@ -1,0 +1,77 @@
+"""When a frame is: a live stream's PTS on this host's clock, and which frames a rate limit lets through.
+
+`emograph launch "capture uri=0 fps=15 ! fakesink"` uses both. All times are integers in ns.
+"""
+
+from __future__ import annotations
+
+SECOND = 1_000_000_000
+
+
+def period(fps: float) -> int:
+    """ns from frame to frame at `fps`; 0 for 0, which stands for unknown."""
+    return round(SECOND / fps) if fps else 0
+
+
+class RateLimit:
+    """Lets at most `fps` frames a second through, chosen by PTS alone, so that the choice is repeatable.
+
+    Time is cut into slots of 1/fps and the first frame of each slot passes. source_period: the source's frame
+    duration in ns (0 when unknown); stamps are taken 0.45 of it late, so that rounding in the container (33, 67,
+    100 ms) does not push a frame over a slot's edge. Not half of it, which would put frames on the edges where
+    the rates are as 3 to 2.
+    """
+
+    def __init__(self, fps: float | None, source_period: int) -> None:
+        self._fps = fps
+        self._slack = source_period * 45 // 100
+        self._slot = -1
+
+    def wants(self, pts: int) -> bool:
+        if self._fps is None:
+            return True
+        slot = int((pts + self._slack) * self._fps / SECOND)
+        if slot <= self._slot:
+            return False
+        self._slot = slot
+        return True
+
+
+class LiveTimeline:
+    """Puts a live stream's own stamps on our clock, so that PTS are as even as the camera made them, rise over
+    reconnects and never wander off.
+
+    A frame cannot come before it was taken: one that seems to is early only because the ones before it were
+    late, so the offset between the clocks is the smallest seen. It creeps up by `CREEP` of the excess per frame
+    to follow a camera whose clock runs slow. Stamps more than `JUMP` behind mean that the camera began to
+    count anew.
+    """
+
+    JUMP = SECOND
+    CREEP = 1000
+
+    def __init__(self) -> None:
+        self._origin: int | None = None
+        self._offset: int | None = None
+        self._last = -1
+
+    def reconnected(self) -> None:
+        """The stamps to come have another origin."""
+        self._offset = None
+
+    def pts(self, now: int, stamp: int | None) -> int:
+        """The frame's PTS: ns since the first frame, strictly rising. now: the clock when it arrived, monotonic
+        ns. stamp: the stream's own, ns from any origin; None when it has none."""
+        if self._origin is None:
+            self._origin = now
+        arrived = now - self._origin
+        pts = arrived
+        if stamp is not None:
+            late = arrived - stamp if self._offset is None else arrived - stamp - self._offset
+            if self._offset is None or late < 0 or late > self.JUMP:
+                self._offset = arrived - stamp
+            else:
+                self._offset += late // self.CREEP
+                pts = stamp + self._offset
+        self._last = max(pts, self._last + 1)
+        return self._last

@@ -1,0 +1,137 @@
+"""capture against a real HTTP camera (tests/servers/http_server.py), in a process of its own on loopback."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nodes.capture import Capture
+from pipeline.errors import UserError
+from pipeline.harness import Harness
+from tests.nodes.films import assert_rising, film, number
+from tests.servers import Playing, Server
+
+
+@pytest.fixture
+def camera() -> Iterator[Server]:
+    with Server("http_server.py") as server:
+        yield server
+
+
+def harness(server: Server, path: str, login: str = "", **properties: object) -> Harness:
+    uri = f"http://{login}127.0.0.1:{server.port}/{path}"
+    return Harness(Capture("door", uri=uri, **properties), clock=time.monotonic())
+
+
+def test_motion_jpeg(camera: Server) -> None:
+    h = harness(camera, "stream")
+    with Playing(h) as playing:
+        playing.frames(20)
+    assert h.node.live
+    assert h.info is not None
+    assert (h.info.height, h.info.width, h.info.fps) == (120, 160, 0)  # FFmpeg's 25 is made up
+    levels = [round(float(b.frame.mean()) / 8) for b in playing.buffers]
+    assert levels[:20] == list(range(20))
+    assert_rising([b.pts for b in playing.buffers])
+    assert h.statuses == []
+
+
+def test_fps_limit_of_a_live_stream(camera: Server) -> None:
+    h = harness(camera, "stream", fps=5)
+    with Playing(h) as playing:
+        playing.frames(4)
+    slots = [b.pts // 200_000_000 for b in playing.buffers[:4]]
+    assert slots == sorted(set(slots))  # at most one in each fifth of a second
+
+
+def test_damaged_parts_are_passed_over(camera: Server) -> None:
+    h = harness(camera, "damaged")
+    with Playing(h) as playing:
+        playing.frames(12)
+    levels = [round(float(b.frame.mean()) / 8) for b in playing.buffers]
+    assert levels[:12] == [n for n in range(15) if n % 5 != 4]
+    assert h.statuses == []
+
+
+def test_server_restarted_in_the_middle(camera: Server, capfd: pytest.CaptureFixture[str]) -> None:
+    h = harness(camera, "stream")
+    with Playing(h) as playing:
+        playing.frames(5)
+        camera.stop()
+        playing.until(lambda: [up for up, _ in h.statuses] == [False])
+        camera.start("--width", "80", "--height", "60")
+        playing.until(lambda: [up for up, _ in h.statuses] == [False, True])
+        playing.frames(5)
+    assert h.statuses[0][1] == "the stream ended"
+    assert playing.buffers[-1].frame.shape == (120, 160, 3)
+    assert_rising([b.pts for b in playing.buffers])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_frozen_camera_is_left_and_reached_again(camera: Server) -> None:
+    h = harness(camera, "frozen", timeout="500ms")
+    with Playing(h) as playing:
+        playing.until(lambda: len(h.statuses) == 2)
+        playing.frames(5)
+    assert h.statuses == [(False, "no frame for 0.5 s"), (True, "")]
+    assert len(playing.buffers) >= 25
+
+
+def test_stop_while_a_frame_is_awaited(camera: Server) -> None:
+    h = harness(camera, "frozen", timeout="1h")
+    with Playing(h) as playing:
+        playing.until(lambda: len(playing.buffers) == 20)
+    assert playing.ended()
+    assert h.statuses == []
+
+
+def test_stop_while_the_camera_is_away(camera: Server) -> None:
+    h = harness(camera, "stream", timeout="1h")
+    with Playing(h) as playing:
+        playing.frames(1)
+        camera.stop()
+        playing.until(lambda: len(h.statuses) == 1)
+    assert playing.ended()
+    camera.start()  # for the fixture to stop
+
+
+def test_video_file_over_http_is_a_recording(tmp_path: Path) -> None:
+    film(tmp_path / "a.mp4", 20, movflags="faststart")
+    with Server("http_server.py", "--folder", str(tmp_path)) as server:
+        with harness(server, "a.mp4", loop=True, start="100ms") as h:
+            assert not h.node.live
+            assert h.node.paced
+            buffers = h.pull(20)
+        assert [number(b.frame) for b in buffers] == [*range(3, 20), *range(3, 6)]
+        assert_rising([b.pts for b in buffers])
+        with harness(server, "a.mp4") as h:
+            assert len(h.pull(99)) == 20
+        (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:1000])
+        with pytest.raises(UserError, match=r"^door: '.*/b.mp4'"):
+            harness(server, "b.mp4")
+
+
+def test_video_file_that_stops_coming_is_an_error(tmp_path: Path) -> None:
+    film(tmp_path / "a.mp4", 40, codec="mjpeg", movflags="faststart")
+    silent = r"^door: '.*a.mp4\?half' sent nothing for 0.5 s, after \d+ frames$"
+    with (
+        Server("http_server.py", "--folder", str(tmp_path)) as server,
+        harness(server, "a.mp4?half", timeout=0.5) as h,
+        pytest.raises(UserError, match=silent),
+    ):
+        h.pull(99)
+
+
+def test_password(camera: Server, capfd: pytest.CaptureFixture[str]) -> None:
+    with harness(camera, "secret", "user:password@") as h:
+        assert len(h.pull(3)) == 3
+    with pytest.raises(UserError) as error:
+        harness(camera, "secret", "user:wrongword@")
+    where = f"127.0.0.1:{camera.port}"
+    assert str(error.value).startswith(f"door: 'http://***@{where}/secret': {where} answers, but gives no video")
+    with pytest.raises(UserError, match="answers, but gives no video"):
+        harness(camera, "nothing-here")
+    assert capfd.readouterr() == ("", "")
