@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_CREDENTIALS = re.compile(r"://[^/@\s]*@")
+
+
+def redact(text: str) -> str:
+    """`text` without the user names and passwords of the URIs in it: `rtsp://***@host/`."""
+    return _CREDENTIALS.sub("://***@", text)
 
 
 class UserError(Exception):
     """Something outside the program is wrong (a file, an option, a camera).
 
-    Commands print it as one line on stderr and exit non-zero; a node that raises it stops the graph.
+    Credentials in URIs never get into it. Commands print it as one line on stderr and exit non-zero; a node that raises it stops the graph.
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(" ".join(str(text).split()))
+        super().__init__(redact(" ".join(str(text).split())))
 
     def at(self, node: str) -> UserError:
         """The same error with the node's name in front, unless it stands there already."""

@@ -20,7 +20,7 @@ from typing import Any
 import zmq
 
 from pipeline import ring
-from pipeline.errors import UserError
+from pipeline.errors import UserError, redact
 from pipeline.plan import Assignment, Plan, bus_endpoint
 from pipeline.ring import Ledger
 from pipeline.rundir import Reaper, RunDirectory
@@ -264,20 +264,22 @@ class Supervisor:
     def _died(self, process: Process, code: int) -> None:
         """A process ended that should not have: give up, or start it again after a while."""
         self._hear()  # its last words
-        began = process.state != "NULL" or process.restarts_total > 0
+        ready = process.state != "NULL"
         self._forget(process)
-        if process.error:
+        if process.error and (ready or process.restarts_total == 0):
             self.errors.append(process.error)
             return
         last = next((line for line in reversed(process.stderr) if line.strip()), "")
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         text = f"the process {how}"
-        if last and code > 0:
+        if process.error:  # it cannot open what it had before (a camera that is away just now): try again
+            text, process.error = process.error.removeprefix(f"{process.name}: "), None
+        elif last and code > 0:
             text += f": {last}"
         if self.stop_reason is not None:
             self._log("warning", process.name, text)
             return
-        if code > 0 and not began:
+        if code > 0 and not ready and process.restarts_total == 0:
             self.errors.append(f"{process.name}: {text}")  # it never worked: trying again would not mend it
             return
         process.restarts += 1
@@ -368,7 +370,7 @@ class Supervisor:
 
     def _log(self, level: str, node: str, text: str) -> None:
         self.warnings += level in ("warning", "error")
-        self.on_event("log", {"level": level, "node": node, "text": text})
+        self.on_event("log", {"level": level, "node": node, "text": redact(text)})
 
     def _on_stats(self, process: Process, message: dict[str, Any]) -> None:
         process.heard_at = time.monotonic()

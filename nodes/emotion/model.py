@@ -1,0 +1,100 @@
+"""ResNet9 for 48x48 grey faces: the one network of this project, at any width.
+
+It takes the detector's uint8 cuts as they are and normalises them itself, so that training and run time
+cannot differ. It knows nothing of files (weights.py) or of buffers (the node).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from nodes.preprocess import DEFAULT, LABELS
+
+ARCHITECTURE = "resnet9"
+
+
+class ConvBlock(nn.Sequential):
+    """3x3 convolution, batch norm, ReLU, and a 2x2 max pool where `pool` is set."""
+
+    def __init__(self, channels_in: int, channels_out: int, pool: bool = False) -> None:
+        super().__init__(
+            nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+        )
+        if pool:
+            self.append(nn.MaxPool2d(2))
+
+
+class Residual(nn.Module):
+    """x + two ConvBlocks of the same width."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(ConvBlock(channels, channels), ConvBlock(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class ResNet9(nn.Module):
+    """uint8 (N, 48, 48) or (N, 1, 48, 48), values 0..255 -> logits float (N, classes).
+
+    `width` is the number of channels of the first convolution: 64 gives 6.57 M parameters, 32 gives 1.65 M.
+    Any multiple of 8 is a valid size, since the last map is pooled as a whole; floats are taken too and read
+    on the same 0..255 scale (augmented training batches). The layout is the ResNet9 of D. Page, "How to train
+    your ResNet", 2018 (myrtle.ai), with the pool over all 6x6 cells that a 48x48 input leaves.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        classes: int = len(LABELS),
+        mean: float = DEFAULT.mean,
+        std: float = DEFAULT.std,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.mean, self.std = mean, std
+        self.features = nn.Sequential(
+            ConvBlock(1, width),
+            ConvBlock(width, 2 * width, pool=True),
+            Residual(2 * width),
+            ConvBlock(2 * width, 4 * width, pool=True),
+            ConvBlock(4 * width, 8 * width, pool=True),
+            Residual(8 * width),
+        )
+        self.classifier = nn.Linear(8 * width, classes)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def embed(self, x: Tensor) -> Tensor:
+        """The pooled last map, (N, 8 * width)."""
+        if x.ndim == 3:
+            x = x.unsqueeze(1)
+        dtype = self.classifier.weight.dtype
+        x = (x.to(dtype) - 255 * self.mean) / (255 * self.std)
+        return self.features(x.contiguous(memory_format=torch.channels_last)).amax(dim=(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.embed(x))
+
+
+@torch.no_grad()
+def fuse(model: ResNet9) -> ResNet9:
+    """A copy for inference with each batch norm folded into its convolution: same answers, fewer passes.
+
+    The copy is in eval mode and cannot be trained further.
+    """
+    fused = ResNet9(model.width, model.classifier.out_features, model.mean, model.std)
+    fused.load_state_dict(model.state_dict())
+    fused.to(model.classifier.weight.device, model.classifier.weight.dtype).eval()
+    for module in fused.modules():
+        if isinstance(module, ConvBlock):
+            convolution, norm = module[0], module[1]
+            assert isinstance(convolution, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            module[0] = fuse_conv_bn_eval(convolution, norm)
+            module[1] = nn.Identity()
+    return fused.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

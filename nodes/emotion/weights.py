@@ -1,0 +1,158 @@
+"""Weights of the emotion network: one safetensors file whose header says what it is and how it was made.
+
+The trainer writes them, the `emotion` node reads them, and reading checks everything before a tensor is used.
+Nothing is ever unpickled. torch is imported only where tensors are touched, so that a process may list or
+describe weights without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from nodes.preprocess import DEFAULT, LABELS, Preprocess
+from pipeline.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nodes.emotion.model import ResNet9
+
+FORMAT_VERSION = 1
+SUFFIX = ".safetensors"
+_METADATA_KEY = "emograph"
+_PACKAGE_DATA = Path(__file__).parent / "data"
+
+
+class WeightsError(UserError, ValueError):
+    """A weights file that cannot be used; one line that names the file and what is wrong with it."""
+
+
+class Header(BaseModel):
+    """What a weights file says about itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    architecture: str = "resnet9"
+    width: int = Field(ge=4, le=256)
+    labels: tuple[str, ...] = LABELS
+    preprocess: Preprocess = DEFAULT
+    temperature: float = Field(default=1.0, gt=0, description="divides the logits before the softmax")
+    recipe: dict[str, Any] = {}
+    data_hash: str = Field(default="", description="sha256 of the labels and pixels trained and chosen on")
+    metrics: dict[str, float] = {}
+    command: str = Field(default="", description="the command that made the weights")
+    git_commit: str = ""
+    note: str = Field(default="", description="what else a user should know of how they were made")
+
+
+def available() -> list[str]:
+    """The names of the weights that come with the package."""
+    return sorted(path.stem for path in _PACKAGE_DATA.glob("*" + SUFFIX))
+
+
+def find_weights(path_or_name: str | Path) -> Path:
+    """The file of a packaged name (`resnet9`) or of a path; WeightsError if there is none."""
+    text = os.fspath(path_or_name)
+    is_path = text.endswith(SUFFIX) or Path(text).name != text or Path(text).exists()
+    path = Path(text) if is_path else _PACKAGE_DATA / (text + SUFFIX)
+    if path.is_file():
+        return path
+    if is_path:
+        raise WeightsError(f"no weights file at {text}")
+    raise WeightsError(f"no weights are called '{text}'{did_you_mean(text, available())}")
+
+
+def read_header(path_or_name: str | Path) -> Header:
+    """The checked header alone: quick, and without torch."""
+    path = find_weights(path_or_name)
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is cut off or not a safetensors file ({error})") from error
+    if _METADATA_KEY not in metadata:
+        raise WeightsError(f"{path} has no emograph header: it was not written by `emograph train`")
+    try:
+        header = Header.model_validate_json(metadata[_METADATA_KEY])
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "header"
+        raise WeightsError(f"{path}: bad header, {where}: {problem['msg']}") from error
+    if header.format_version != FORMAT_VERSION:
+        raise WeightsError(f"{path} has weights format {header.format_version}; this version reads {FORMAT_VERSION}")
+    if header.architecture != "resnet9":
+        raise WeightsError(f"{path} holds a network '{header.architecture}'; the emotion node runs 'resnet9'")
+    if header.labels != LABELS:
+        raise WeightsError(f"{path} has the labels {', '.join(header.labels)} instead of {', '.join(LABELS)}")
+    return header
+
+
+def load_weights(path_or_name: str | Path) -> tuple[ResNet9, Header]:
+    """A network in eval mode, float32 on the CPU, and its header.
+
+    Takes a packaged name or a path. Raises WeightsError if the file is missing, cut off or foreign, if it holds
+    another network, other labels or other shapes, or a value that is not finite.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from nodes.emotion.model import ResNet9
+
+    path = find_weights(path_or_name)
+    header = read_header(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is cut off or not a safetensors file ({error})") from error
+    model = ResNet9(header.width, len(header.labels), header.preprocess.mean, header.preprocess.std)
+    expected = _parameters(model.state_dict())
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        what = "lacks" if name in expected else "has a tensor that the network does not know:"
+        raise WeightsError(f"{path} {what} {name}")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise WeightsError(
+                f"{path}: {name} has the shape {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(f"{path}: {name} has values that are not finite")
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
+    return model.eval(), header
+
+
+def save_weights(path: str | Path, state_dict: dict[str, Tensor], header: Header) -> None:
+    """Write a network's state as fp16 with its header; the file appears whole or not at all.
+
+    Raises WeightsError if the place cannot be written, or a value does not fit into fp16.
+    """
+    import torch
+    from safetensors.torch import save
+
+    path = Path(path)
+    tensors = {
+        name: value.detach().to("cpu", torch.float16).contiguous() for name, value in _parameters(state_dict).items()
+    }
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise WeightsError(f"{path} was not written: {name} has values that are not finite in fp16")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(save(tensors, {_METADATA_KEY: header.model_dump_json()}))
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise WeightsError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _parameters(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that decide the answer: all but batch norm's integer step counters."""
+    return {name: value for name, value in state_dict.items() if value.is_floating_point()}

@@ -1,0 +1,138 @@
+"""The classifier node with the weights that ship: batching, smoothing over time, labels, devices."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from nodes.emotion.node import UNCERTAIN, Emotion
+from nodes.emotion.weights import load_weights
+from nodes.preprocess import LABELS
+from pipeline import GraphError, Harness, Region, UserError
+from tests.support.graphs import ROOT
+
+MEANS = cv2.imread(str(ROOT / "nodes/testsrc_faces.png"), cv2.IMREAD_GRAYSCALE)
+SECOND = 1_000_000_000
+
+
+def face(label: str) -> np.ndarray:
+    """The class mean of an expression, uint8 (48, 48)."""
+    index = LABELS.index(label)
+    return np.ascontiguousarray(MEANS[:, 48 * index : 48 * (index + 1)])
+
+
+def region(label: str, track: int | None = 1) -> Region:
+    return Region((0, 0, 48, 48), track=track, patch=face(label))
+
+
+def expected(label: str) -> np.ndarray:
+    """The probabilities by the plain way: the trained network, its temperature, softmax."""
+    model, header = load_weights("resnet9-s")
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(face(label))[None]) / header.temperature
+        return logits.softmax(1)[0].numpy()
+
+
+@pytest.fixture(scope="module")
+def plain() -> Harness:
+    return Harness(Emotion(smoothing=0, threshold=0), streams=("door", "desk"))
+
+
+def test_probabilities_are_the_networks_calibrated_ones(plain: Harness):
+    for label in LABELS:
+        [out] = plain.push(regions=[region(label)])
+        [got] = out.regions
+        assert got.raw is not None
+        assert list(got.raw) == list(LABELS)
+        np.testing.assert_allclose(list(got.raw.values()), expected(label), atol=1e-4)
+        assert got.scores == got.raw
+        assert got.label == max(got.raw, key=lambda name: got.raw[name])
+
+
+def test_one_call_serves_all_cameras_and_each_face_gets_its_own(plain: Harness):
+    buffers = [
+        plain.buffer(stream="door", regions=[region("happy"), region("surprise", 2)]),
+        plain.buffer(stream="desk", regions=[]),
+        plain.buffer(stream="desk", regions=[Region((0, 0, 9, 9)), region("angry")]),
+    ]
+    assert [plain.node.items(b) for b in buffers] == [2, 0, 1]
+    calls = []
+    classify = plain.node._classify
+    plain.node._classify = lambda patches: calls.append(len(patches)) or classify(patches)
+    try:
+        out = plain.push_all(buffers)
+    finally:
+        plain.node._classify = classify
+    assert calls == [3]
+    for got, label in ((out[0].regions[0], "happy"), (out[0].regions[1], "surprise"), (out[2].regions[1], "angry")):
+        np.testing.assert_allclose(list(got.raw.values()), expected(label), atol=1e-4)
+    assert out[2].regions[0].label is None  # a region without a patch is left alone
+
+
+def test_a_frame_with_more_faces_than_a_batch_is_classified_in_parts():
+    with Harness(Emotion(max_batch=2, smoothing=0)) as harness:
+        [out] = harness.push(regions=[region("happy", n) for n in range(5)])
+    assert all(r.raw == pytest.approx(out.regions[0].raw, abs=1e-5) for r in out.regions)
+
+
+@pytest.mark.parametrize("step_ms", [10, 100])
+def test_smoothing_has_a_time_constant_whatever_the_frame_rate(step_ms: int):
+    start, end = expected("happy"), expected("surprise")
+    with Harness(Emotion(smoothing=0.5)) as harness:
+        harness.push(regions=[region("happy")], pts=0)
+        for at in range(step_ms, 501, step_ms):
+            [out] = harness.push(regions=[region("surprise")], pts=at * SECOND // 1000)
+        share = 1 - math.exp(-1)
+        np.testing.assert_allclose(list(out.regions[0].scores.values()), start + share * (end - start), atol=1e-3)
+        np.testing.assert_allclose(list(out.regions[0].raw.values()), end, atol=1e-3)
+
+
+def test_tracks_and_cameras_are_smoothed_apart():
+    with Harness(Emotion(smoothing=10.0), streams=("door", "desk")) as harness:
+        harness.push(stream="door", regions=[region("happy", 1)], pts=0)
+        for stream, track in (("door", 2), ("desk", 1), ("door", None)):
+            [out] = harness.push(stream=stream, regions=[region("surprise", track)], pts=SECOND // 10)
+            assert out.regions[0].scores == out.regions[0].raw
+        [out] = harness.push(stream="door", regions=[region("surprise", 1)], pts=SECOND // 10)
+        assert out.regions[0].scores != out.regions[0].raw
+
+
+def test_below_the_threshold_the_label_is_uncertain():
+    top = expected("happy").max()
+    for threshold, label in ((top - 0.01, "happy"), (top + 0.01, UNCERTAIN)):
+        with Harness(Emotion(threshold=float(threshold))) as harness:
+            [out] = harness.push(regions=[region("happy")])
+            assert out.regions[0].label == label
+
+
+def test_a_patch_of_another_size_stops_with_one_line():
+    with Harness(Emotion(name="mood")) as harness, pytest.raises(UserError, match="mood: a 32x32 patch came"):
+        harness.push(regions=[Region((0, 0, 9, 9), patch=np.zeros((32, 32), np.uint8))])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_one_line():
+    with pytest.raises(UserError, match="mood: device is 'cuda:0', but torch finds no usable GPU"):
+        Harness(Emotion(name="mood", device="cuda:0"))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:0"])
+def test_a_device_that_does_not_exist_is_refused_before_the_start(device: str):
+    with pytest.raises(GraphError, match="property 'device' of emotion"):
+        Emotion(device=device)
+
+
+def test_missing_weights_are_one_line(tmp_path: Path):
+    with pytest.raises(UserError, match=r"nosuch\.safetensors"):
+        Harness(Emotion(weights=str(tmp_path / "nosuch.safetensors")))
+
+
+def test_most_class_means_are_read_as_their_class(plain: Harness):
+    [out] = plain.push(regions=[region(label) for label in LABELS])
+    right = sum(r.label == label for r, label in zip(out.regions, LABELS, strict=True))
+    assert right >= 5
