@@ -17,7 +17,8 @@ def redact(text: str) -> str:
 class UserError(Exception):
     """Something outside the program is wrong (a file, an option, a camera).
 
-    Credentials in URIs never get into it. Commands print it as one line on stderr and exit non-zero; a node that raises it stops the graph.
+    Credentials in URIs never get into it. Commands print it as one line on stderr and exit non-zero; a node that
+    raises it stops the graph.
     """
 
     def __init__(self, text: str) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -153,3 +156,19 @@ def test_an_unwritable_video(tmp_path: Path):
     done = emograph("launch", "testsrc num_buffers=5 ! videosink name=film location=/proc/nosuch/x.mp4")
     assert done.returncode == 1
     assert one_line(done.stderr).startswith("emograph: error: film: ")
+
+
+def test_a_tiny_dev_shm_is_no_matter():
+    """Rings are memfds: neither a container's 64 MB nor a full /dev/shm concerns them."""
+    inside = (
+        "mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "
+        f"{sys.executable} -m pipeline.cli launch 'testsrc name=a num_buffers=5 width=1920 height=1080 ! fakesink' "
+        "--set mode=lossless"
+    )
+    command = ["unshare", "--mount", "--map-root-user", "sh", "-c", inside]
+    probe = subprocess.run([*command[:-1], "mount -t tmpfs tmpfs /dev/shm"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("this machine does not let a test mount a file system of its own (unshare)")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^a +5 +5 +0 +0 ", done.stdout, re.MULTILINE), done.stdout

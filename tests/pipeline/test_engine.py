@@ -43,7 +43,11 @@ def test_lossless_delivers_every_frame_once_and_in_order(tmp_path: Path):
         ["mode=lossless"],
     )
     assert run.error is None
-    assert {n: (k.captured, k.delivered) for n, k in run.ledgers.items()} == {"a": (200,) * 2, "b": (120,) * 2, "c": (1, 1)}
+    assert {n: (k.captured, k.delivered) for n, k in run.ledgers.items()} == {
+        "a": (200,) * 2,
+        "b": (120,) * 2,
+        "c": (1, 1),
+    }
     for camera, count in (("a", 200), ("b", 120), ("c", 1)):
         lines = records(out)[camera]
         assert lines[-1] == ["eos"]
@@ -149,9 +153,7 @@ def test_slots_too_large_for_the_machine_are_one_line():
 
 
 def test_every_buffer_brings_its_trace_home(tmp_path: Path):
-    run = run_graph(
-        "numbers name=a num_buffers=20 fps=100 ! work name=w ! gather name=g ! nothing name=n", trace=True
-    )
+    run = run_graph("numbers name=a num_buffers=20 fps=100 ! work name=w ! gather name=g ! nothing name=n", trace=True)
     delivered = run.ledgers["a"].delivered
     assert delivered > 0
     for _, _, trace in run.traces:

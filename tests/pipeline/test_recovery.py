@@ -104,6 +104,27 @@ def test_a_process_that_keeps_dying_ends_the_graph(monkeypatch: pytest.MonkeyPat
     assert run.ledgers["a"].adds_up
 
 
+def test_a_restarted_node_that_cannot_open_is_tried_again(tmp_path: Path):
+    away = tmp_path / "away"
+    away.touch()
+    kill = kill_when_flowing("w")
+
+    def tick(supervisor: Supervisor) -> None:
+        kill(supervisor)
+        if supervisor.processes["w"].restarts_total == 2:
+            away.unlink(missing_ok=True)
+
+    run = run_graph(
+        f"numbers name=a num_buffers=100 ! work name=w delay=10ms refuse_while={away} ! record name=r path={tmp_path / 'out'}",
+        ["mode=lossless"],
+        tick,
+    )
+    assert run.error is None
+    assert run.said("the camera does not answer; restart 2 of 5")
+    assert run.supervisor.processes["w"].restarts_total == 2
+    assert run.ledgers["a"].delivered + run.ledgers["a"].dropped.get(("w", "lost"), 0) == 100
+
+
 def test_two_kills_in_a_row(tmp_path: Path):
     out = tmp_path / "out"
     state = {"at": 0.0, "kills": 0}

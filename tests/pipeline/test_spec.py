@@ -38,7 +38,9 @@ def test_a_graph_file_is_read_in_full():
 
 
 def test_a_launch_string_is_the_same_graph():
-    spec = parse_launch("numbers name=a fps=5 ! work name=w delay=2ms ! nothing name=n  numbers name=b ! w.  w. ! odd ! n.")
+    spec = parse_launch(
+        "numbers name=a fps=5 ! work name=w delay=2ms ! nothing name=n  numbers name=b ! w.  w. ! odd ! n."
+    )
     links = [(k.source, k.target) for k in spec.links]
     assert links == [("a", "w"), ("w", "n"), ("b", "w"), ("w", "odd0"), ("odd0", "n")]
     assert spec.nodes["a"].properties == {"fps": 5}

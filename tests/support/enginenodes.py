@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 
 import numpy as np
@@ -70,9 +71,14 @@ class Work(Transform):
         abort_at: int = Field(-1, description="crash the process on this frame")
         hang_at: int = -1
         fatal_at: int = -1
+        refuse_while: str = Field("", description="fail to open again as long as this file exists")
 
     sink = pad("video/raw", format="BGR", access="read")
     src = pad("video/raw", format="BGR", adds="worked")
+
+    def open(self) -> None:
+        if self.restarted and os.path.exists(self.props.refuse_while):
+            raise UserError("the camera does not answer")
 
     def transform(self, buffer: Buffer) -> Buffer | None:
         number = buffer.meta["number"]

@@ -1,0 +1,69 @@
+"""The project as a whole: pins agree, imports run one way, pages link to what exists, node types declare themselves."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pipeline.graph import expand
+from pipeline.registry import node_types
+from pipeline.spec import load
+from tests.support.graphs import ROOT
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_pip_and_uv_are_pinned_to_the_same_versions():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == PYPROJECT["tool"]["uv"]["constraint-dependencies"]
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"), [("pipeline", {"nodes", "trainer", "torch", "cv2"}), ("nodes", {"trainer"})]
+)
+def test_imports_run_one_way(package: str, forbidden: set[str]):
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not {n.split(".")[0] for n in names} & forbidden, f"{path} imports {names}"
+
+
+def test_checking_a_graph_and_subscribing_import_no_torch():
+    code = (
+        "import sys; from pipeline.graph import expand; from pipeline.spec import load; "
+        "expand(load('configs/graphs/demo.yaml')); from pipeline import subscribe; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=100).returncode == 0
+
+
+@pytest.mark.parametrize("name", sorted(node_types()))
+def test_every_node_type_declares_itself(name: str):
+    cls = node_types()[name].load()
+    assert cls.__doc__
+    assert (cls.sink is None) == (cls.kind == "source")
+    assert (cls.src is None) == (cls.kind == "sink")
+    for key, field in cls.Properties.model_fields.items():
+        assert field.description, f"property {key} has no help"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/graphs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_graph_that_ships_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CAM_USER", "user")
+    monkeypatch.setenv("CAM_PASSWORD", "password")
+    assert expand(load(str(path))).sources
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_of_a_page_lead_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not target.startswith(("http", "#")):
+            assert (page.parent / target.split("#")[0]).exists(), f"{page.name} links to {target}"
