@@ -53,7 +53,7 @@ def preprocess(grey: np.ndarray, box: tuple[float, float, float, float], spec: P
     left, top = round(x + w / 2 - side / 2), round(y + h / 2 - side / 2)
     cut = _square(grey, left, top, side)
     if side == spec.size:
-        return np.ascontiguousarray(cut)
+        return cut.copy()  # the frame is a slot of shared memory that somebody fills again
     shrinking = side > spec.size
     return cv2.resize(cut, (spec.size, spec.size), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
 

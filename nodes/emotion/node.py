@@ -78,7 +78,7 @@ class Emotion(BatchTransform):
         self._temperature = header.temperature
         # bf16 halves the work of a GPU's tensor cores; answers differ by less than the fp16 of the stored weights.
         dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
-        self._model = fuse(model).to(device=self._device, dtype=dtype, memory_format=torch.channels_last)
+        self._model = fuse(model).to(self._device, dtype)
         self._tracks: dict[str, dict[int, _Track]] = {}
         self._classify(np.zeros((1, self._size, self._size), np.uint8))  # the first call is slow; nobody waits yet
         where = str(self._device) if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)
