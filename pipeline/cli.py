@@ -32,7 +32,9 @@ class _Group(TyperGroup):
                 single = typer.Typer(add_completion=False)
                 single.command(cmd_name)(loaded)
                 loaded = single
-            return typer.main.get_command(loaded)
+            command = typer.main.get_command(loaded)
+            command.name = cmd_name
+            return command
         return None
 
 

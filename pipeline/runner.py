@@ -10,55 +10,14 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from pipeline.buffer import Buffer, Mark
 from pipeline.errors import UserError
+from pipeline.figures import Stats
+from pipeline.links import Home, Link, spread
 from pipeline.node import BatchTransform, Node, Sink, Transform
 from pipeline.plan import NodePlan
-from pipeline.ring import DELIVERED, Fate, Reader
-
-SAMPLES_PER_REPORT = 64
-
-
-class Home(Protocol):
-    """The way home for one camera's weights."""
-
-    def buffer_home(self, buffer: Buffer, fate: Fate) -> None: ...
-
-    def mark_home(self, mark: Mark, weight: int) -> None: ...
-
-
-class Link(Protocol):
-    """The way to one next node: a socket, or a plain call inside the process. It takes the object over."""
-
-    local: bool
-
-    def send(self, item: Buffer | Mark) -> None: ...
-
-
-class Stats:
-    """What a node has done since the last report; the supervisor adds reports up."""
-
-    def __init__(self) -> None:
-        self.taken = 0
-        self.done = 0
-        self.busy_ns = 0
-        self.dropped: dict[str, int] = {}
-        self.metrics: dict[str, tuple[int, float, float, list[float]]] = {}
-
-    def observe(self, metric: str, value: float) -> None:
-        """Keep count, sum and maximum of a metric's samples, and the first of them for percentiles."""
-        count, total, top, samples = self.metrics.get(metric) or (0, 0.0, value, [])
-        if len(samples) < SAMPLES_PER_REPORT:
-            samples.append(value)
-        self.metrics[metric] = (count + 1, total + value, max(top, value), samples)
-
-    def report(self) -> dict[str, object]:
-        """The figures as plain types, and start anew."""
-        figures = dict(vars(self))
-        self.__init__()
-        return figures
+from pipeline.ring import DELIVERED, Reader
 
 
 class Runner:
@@ -172,27 +131,6 @@ class Runner:
             spread(mark, links)
         else:
             home.mark_home(mark, mark.weight)
-
-
-def spread(item: Buffer | Mark, links: list[Link] | tuple[Link, ...]) -> None:
-    """Send an item to all links, its weight split between them."""
-    if len(links) == 1:
-        links[0].send(item)
-        return
-    # Sockets first: they pack and forget. A plain call may change the item, so all but the last get copies.
-    ordered = sorted(links, key=lambda link: link.local)
-    share = item.weight // len(ordered)
-    whole = item.weight
-    for link in ordered[:-1]:
-        if not link.local:
-            item.weight = share
-            link.send(item)
-        elif isinstance(item, Buffer):
-            link.send(item.branch(share))
-        else:
-            link.send(Mark(item.kind, item.stream, item.number, share, item.home, dict(item.data)))
-    item.weight = whole - share * (len(ordered) - 1)
-    ordered[-1].send(item)
 
 
 class TransformRunner(Runner):

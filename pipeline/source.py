@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 from pipeline.buffer import WHOLE, Buffer, Mark
 from pipeline.errors import UserError
+from pipeline.figures import Stats
+from pipeline.links import Link, spread
 from pipeline.node import Source, VideoInfo
 from pipeline.plan import NodePlan
 from pipeline.ring import DELIVERED, Fate, Writer
-from pipeline.runner import Link, Stats, spread
 
 FLUSH_RETRY_NS = 2_000_000_000
 """A flush that is not home by then is sent again: the node it went through may have died once more."""

@@ -21,6 +21,7 @@ import zmq
 
 from pipeline import ring
 from pipeline.errors import UserError, redact
+from pipeline.figures import NodeFigures
 from pipeline.plan import Assignment, Plan, bus_endpoint
 from pipeline.ring import Ledger
 from pipeline.rundir import Reaper, RunDirectory
@@ -60,48 +61,6 @@ class Process:
     error: str | None = None
     stderr: deque[str] = field(default_factory=lambda: deque(maxlen=40))
     partial: bytes = b""
-
-
-@dataclass
-class Metric:
-    """A metric over a run: count, sum, maximum, and the newest samples for percentiles."""
-
-    count: int = 0
-    total: float = 0.0
-    top: float = 0.0
-    samples: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.count if self.count else 0.0
-
-    def percentile(self, percent: float) -> float:
-        ordered = sorted(self.samples)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0
-
-
-@dataclass
-class NodeFigures:
-    """Sums over a run of what a node's workers reported."""
-
-    taken: int = 0
-    done: int = 0
-    busy_ns: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    metrics: dict[str, Metric] = field(default_factory=dict)
-
-    def add(self, report: dict[str, Any]) -> None:
-        self.taken += report["taken"]
-        self.done += report["done"]
-        self.busy_ns += report["busy_ns"]
-        for reason, count in report["dropped"].items():
-            self.dropped[reason] = self.dropped.get(reason, 0) + count
-        for name, (count, total, top, samples) in report["metrics"].items():
-            metric = self.metrics.setdefault(name, Metric())
-            metric.count += count
-            metric.total += total
-            metric.top = max(metric.top, top)
-            metric.samples.extend(samples)
 
 
 Listener = Callable[[str, dict[str, Any]], None]

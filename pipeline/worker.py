@@ -20,12 +20,13 @@ from typing import Any
 import zmq
 
 from pipeline import wire
-from pipeline.buffer import BadMessage, Buffer, Mark, unpack
+from pipeline.buffer import BadMessage, Buffer, unpack
 from pipeline.errors import UserError
+from pipeline.links import CallHome, CallLink, Home, Link, SocketHome, SocketLink
 from pipeline.node import Node, Sink, Source
 from pipeline.plan import Assignment
 from pipeline.ring import Fate, Reader
-from pipeline.runner import RUNNERS, BatchRunner, Home, Link, Runner
+from pipeline.runner import RUNNERS, BatchRunner, Runner
 from pipeline.source import SourceRunner, Trace
 from pipeline.wire import pack
 
@@ -34,69 +35,6 @@ REPORT_INTERVAL = 0.5
 _SLICE_NS = 10_000_000
 """How long buffers are taken before bus and home get their turn again."""
 _PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
-
-
-class SocketLink:
-    """The way to a node in another process."""
-
-    local = False
-
-    def __init__(self, socket: zmq.Socket[bytes], to: str) -> None:
-        self.socket = socket
-        self.to = to
-
-    def send(self, item: Buffer | Mark) -> None:
-        self.socket.send(item.pack(self.to))
-
-
-class CallLink:
-    """The way to a node in this process: a plain call."""
-
-    local = True
-
-    def __init__(self, runners: dict[str, Runner], to: str) -> None:
-        self.runners = runners
-        self.to = to
-
-    def send(self, item: Buffer | Mark) -> None:
-        runner = self.runners[self.to]
-        if isinstance(item, Buffer):
-            runner.take(item)
-        else:
-            runner.take_mark(item)
-
-
-class SocketHome:
-    """The way home to a source in another process; weights travel together, once per turn of the loop."""
-
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        self.socket = socket
-        self.entries: list[tuple[Any, ...]] = []
-
-    def buffer_home(self, buffer: Buffer, fate: Fate) -> None:
-        self.entries.append((0, buffer.stream, buffer.sequence, buffer.weight, fate, buffer.trace))
-
-    def mark_home(self, mark: Mark, weight: int) -> None:
-        self.entries.append((1, mark.stream, mark.number, weight, None, None))
-
-    def flush(self) -> None:
-        if self.entries:
-            self.socket.send(pack(self.entries))
-            self.entries = []
-
-
-class CallHome:
-    """The way home to a source in this process."""
-
-    def __init__(self, sources: dict[str, SourceRunner], name: str) -> None:
-        self.sources = sources
-        self.name = name
-
-    def buffer_home(self, buffer: Buffer, fate: Fate) -> None:
-        self.sources[self.name].buffer_home(buffer.sequence, buffer.weight, fate, buffer.trace)
-
-    def mark_home(self, mark: Mark, weight: int) -> None:
-        self.sources[self.name].mark_home(mark.number, weight)
 
 
 class Worker:

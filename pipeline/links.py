@@ -1,0 +1,118 @@
+"""The ways out of a node: links to the next ones, and the way home for the weights of buffers.
+
+A link is a socket, or a plain call where the next node is in the same process. Whoever sends gives the item away.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import zmq
+
+from pipeline.buffer import Buffer, Mark
+from pipeline.ring import Fate
+from pipeline.wire import pack
+
+if TYPE_CHECKING:
+    from pipeline.runner import Runner
+    from pipeline.source import SourceRunner
+
+
+class Home(Protocol):
+    """The way home for one camera's weights."""
+
+    def buffer_home(self, buffer: Buffer, fate: Fate) -> None: ...
+
+    def mark_home(self, mark: Mark, weight: int) -> None: ...
+
+
+class Link(Protocol):
+    """The way to one next node: a socket, or a plain call inside the process. It takes the object over."""
+
+    local: bool
+
+    def send(self, item: Buffer | Mark) -> None: ...
+
+
+class SocketLink:
+    """The way to a node in another process."""
+
+    local = False
+
+    def __init__(self, socket: zmq.Socket[bytes], to: str) -> None:
+        self.socket = socket
+        self.to = to
+
+    def send(self, item: Buffer | Mark) -> None:
+        self.socket.send(item.pack(self.to))
+
+
+class CallLink:
+    """The way to a node in this process: a plain call."""
+
+    local = True
+
+    def __init__(self, runners: dict[str, Runner], to: str) -> None:
+        self.runners = runners
+        self.to = to
+
+    def send(self, item: Buffer | Mark) -> None:
+        runner = self.runners[self.to]
+        if isinstance(item, Buffer):
+            runner.take(item)
+        else:
+            runner.take_mark(item)
+
+
+class SocketHome:
+    """The way home to a source in another process; weights travel together, once per turn of the loop."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self.socket = socket
+        self.entries: list[tuple[Any, ...]] = []
+
+    def buffer_home(self, buffer: Buffer, fate: Fate) -> None:
+        self.entries.append((0, buffer.stream, buffer.sequence, buffer.weight, fate, buffer.trace))
+
+    def mark_home(self, mark: Mark, weight: int) -> None:
+        self.entries.append((1, mark.stream, mark.number, weight, None, None))
+
+    def flush(self) -> None:
+        if self.entries:
+            self.socket.send(pack(self.entries))
+            self.entries = []
+
+
+class CallHome:
+    """The way home to a source in this process."""
+
+    def __init__(self, sources: dict[str, SourceRunner], name: str) -> None:
+        self.sources = sources
+        self.name = name
+
+    def buffer_home(self, buffer: Buffer, fate: Fate) -> None:
+        self.sources[self.name].buffer_home(buffer.sequence, buffer.weight, fate, buffer.trace)
+
+    def mark_home(self, mark: Mark, weight: int) -> None:
+        self.sources[self.name].mark_home(mark.number, weight)
+
+
+def spread(item: Buffer | Mark, links: list[Link] | tuple[Link, ...]) -> None:
+    """Send an item to all links, its weight split between them."""
+    if len(links) == 1:
+        links[0].send(item)
+        return
+    # Sockets first: they pack and forget. A plain call may change the item, so all but the last get copies.
+    ordered = sorted(links, key=lambda link: link.local)
+    share = item.weight // len(ordered)
+    whole = item.weight
+    for link in ordered[:-1]:
+        if not link.local:
+            item.weight = share
+            link.send(item)
+        elif isinstance(item, Buffer):
+            link.send(item.branch(share))
+        else:
+            link.send(Mark(item.kind, item.stream, item.number, share, item.home, dict(item.data)))
+    item.weight = whole - share * (len(ordered) - 1)
+    ordered[-1].send(item)
