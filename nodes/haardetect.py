@@ -1,0 +1,191 @@
+"""Finds and follows faces: `emograph launch "testsrc faces=2 ! haardetect ! emotion ! overlay ! display"`.
+
+Adds a Region (box, score, track id, 48x48 grey patch) to a buffer for each face in it. The patch is cut by the
+`preprocess` that the network was trained with, so what comes after needs no pixels of the frame. How faces are
+found in one picture is in nodes/facedetector.py, how they are followed in nodes/tracker.py; here is what ties
+them together for several cameras at once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import cv2
+import numpy as np
+from pydantic import Field, model_validator
+
+from nodes.facedetector import Detections, FaceDetector, cut_patches, merged
+from nodes.preprocess import DEFAULT, Preprocess
+from nodes.tracker import Track, Tracker, iou
+from pipeline import Buffer, Mark, Properties, Region, Seconds, Transform, UserError, pad
+
+__all__ = ["FaceDetector", "HaarDetect", "cut_patches"]
+
+SURE = 3
+"""A face on which this many times `min_neighbors` windows agree needs no second frame to be believed. (Real
+clips: false alarms have 6 to 8 windows, frontal faces from 48 pixels up 10 to 60.)"""
+
+SAME = 0.3
+"""IoU from which a place that a sweep brings up is a face that is known already."""
+
+
+class HaarDetectProperties(Properties):
+    cascade: Literal["frontal", "alt2", "profile", "frontal+profile", "alt2+profile"] = Field(
+        "frontal", description="OpenCV's frontalface_default, frontalface_alt2 or profileface (both ways)"
+    )
+    scale_factor: float = Field(1.1, gt=1.0, le=2.0, description="ratio of one searched face size to the next")
+    min_neighbors: int = Field(5, ge=1, le=100, description="windows that must agree on a face (more than)")
+    min_size: int = Field(30, ge=1, description="smallest face, side in pixels of the frame")
+    max_size: int = Field(0, ge=0, description="largest face, side in pixels of the frame; 0 for any")
+    detect_width: int = Field(
+        0,
+        ge=0,
+        description="search wider frames shrunk to this width; 0: at full size. Faces under 24 pixels of the "
+        "shrunk frame are not found",
+    )
+    min_score: float | None = Field(None, description="leave out faces with a lower score; unset: none")
+    track_confirm: int = Field(
+        2, ge=1, le=100, description="frames in which a doubtful face must be found before it is reported"
+    )
+    track_gap: Seconds = Field(0.5, description="a face that is missed stays where it was for this long")
+    full_scan_interval: Seconds = Field(
+        0.25,
+        description="look for new faces everywhere this often, and in between only where faces are known to be; "
+        "0: search every frame in full, at ten times the cost",
+    )
+    margin: float = Field(
+        DEFAULT.margin,
+        gt=-0.5,
+        le=2.0,
+        description="added around the face when the patch is cut, fraction of its side; as the weights were trained",
+    )
+
+    @model_validator(mode="after")
+    def _sizes_in_order(self) -> HaarDetectProperties:
+        if 0 < self.max_size < self.min_size:
+            raise ValueError(f"max_size {self.max_size} is below min_size {self.min_size}")
+        return self
+
+
+class HaarDetect(Transform):
+    """Face detector: OpenCV's Haar cascades, with a light tracker. Adds a region per face, with its patch.
+
+    A region's `track` is stable through the life of a face in the picture and unique per camera. Its score is
+    the sum of the cascade's last stage. A face missed in this frame is reported where it is expected to be, with
+    `attrs["held"]` true.
+    """
+
+    Properties = HaarDetectProperties
+    sink = pad("video/raw", format="BGR", access="read")
+    src = pad("video/raw", format="BGR", adds="faces")
+
+    def open(self) -> None:
+        p = self.props
+        self._spec = Preprocess(margin=p.margin)
+        self._detector = FaceDetector(
+            p.cascade,
+            scale_factor=p.scale_factor,
+            min_neighbors=p.min_neighbors,
+            min_size=p.min_size,
+            max_size=p.max_size,
+            detect_width=p.detect_width,
+            min_score=p.min_score,
+        )
+        self._streams: dict[str, _Stream] = {}
+
+    def transform(self, buffer: Buffer) -> Buffer:
+        stream = self._streams.get(buffer.stream)
+        if stream is None:
+            tracker = Tracker(self.props.track_confirm, self.props.track_gap)
+            stream = _Stream(self._detector, tracker, self.props.full_scan_interval)
+            self._streams[buffer.stream] = stream
+            self._announce(buffer)
+        grey = _grey(buffer.frame, self.name)
+        tracks = stream.follow(grey, stream.seconds(buffer))
+        patches = cut_patches(grey, [t.box for t in tracks], self._spec)
+        for track, patch in zip(tracks, patches, strict=True):
+            attrs = {"held": True} if track.held else {}
+            buffer.regions.append(Region(track.box, track.score, track.id, patch=patch, attrs=attrs))
+        self.observe("faces", len(tracks))
+        return buffer
+
+    def on_mark(self, mark: Mark) -> None:
+        if mark.kind == "eos" and mark.stream in self._streams:
+            self._streams[mark.stream].restart()
+
+    def _announce(self, buffer: Buffer) -> None:
+        """Say once per camera what cannot be found in it."""
+        height, width, _ = buffer.shape
+        smallest = max(self.props.min_size, self._detector.window / self._detector.scale(width))
+        what = f"{buffer.stream}: {width}x{height} is searched for faces from {smallest:.0f} pixels up"
+        if smallest > min(height, width):
+            self.log("warning", f"{what}: none can be found")
+        elif smallest > self.props.min_size:
+            self.log("info", f"{what}; for those from min_size={self.props.min_size} up set detect_width=0")
+
+
+class _Stream:
+    """One camera: the faces known in it, and when to search all of it again."""
+
+    def __init__(self, detector: FaceDetector, tracker: Tracker, scan_interval: float) -> None:
+        self.tracker = tracker
+        self._detector = detector
+        self._interval = scan_interval
+        self._next_sweep = self._now = -math.inf
+        self._seconds = 0.0
+        self._pts = self._captured = -1
+
+    def follow(self, grey: np.ndarray, now: float) -> list[Track]:
+        """The faces of the frame at `now` seconds."""
+        if now < self._now:
+            self.restart()
+        self._now = now
+        self.tracker.advance(now)
+        found = self._search(grey, now) if self._interval else self._detector.scan(grey)
+        sure = found.neighbors >= SURE * self._detector.min_neighbors
+        return self.tracker.update(found.boxes, found.scores, sure)
+
+    def restart(self) -> None:
+        """The stream ended or began anew: forget its faces, search all of the next frame."""
+        self.tracker.clear()
+        self._next_sweep = self._now = -math.inf
+
+    def _search(self, grey: np.ndarray, now: float) -> Detections:
+        """Known faces where they are expected; now and then everything."""
+        parts = [self._look(grey, track) for track in self.tracker.tracks]
+        if now >= self._next_sweep:
+            self._next_sweep = now + self._interval
+            known = [box for part in parts for box in part.boxes]
+            places = self._detector.sweep(grey).boxes
+            new = [box for box in places if all(iou(box, other) < SAME for other in known)]
+            parts += [self._detector.look(grey, box) for box in new]
+        return merged(parts)
+
+    def _look(self, grey: np.ndarray, track: Track) -> Detections:
+        """A face that was there a moment ago: a close look, and if that fails a wider one."""
+        needed = self._detector.min_neighbors
+        if track.id is not None:
+            needed = math.ceil(needed / 2)  # believed already: less evidence will do
+        found = self._detector.look(grey, track.box, size=0.2, margin=0.25, min_neighbors=needed)
+        return found if len(found.boxes) else self._detector.look(grey, track.box, min_neighbors=needed)
+
+    def seconds(self, buffer: Buffer) -> float:
+        """The stream's time at `buffer`: its PTS, but the clock where a source gives every frame the same."""
+        if buffer.pts == self._pts:
+            self._seconds += max(0, buffer.captured - self._captured) / 1e9
+        else:
+            self._seconds = buffer.pts / 1e9
+        self._pts, self._captured = buffer.pts, buffer.captured
+        return self._seconds
+
+
+def _grey(frame: np.ndarray, name: str) -> np.ndarray:
+    """uint8 (H, W) of a frame, uint8 (H, W) or (H, W, 1, 3 or 4); raises UserError for anything else."""
+    channels = frame.shape[2] if frame.ndim == 3 else frame.ndim - 1
+    if frame.dtype == np.uint8 and frame.size and frame.ndim in (2, 3):
+        if channels == 1:
+            return frame.reshape(frame.shape[:2])
+        if channels in (3, 4):
+            return cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY if channels == 3 else cv2.COLOR_BGRA2GRAY)
+    raise UserError(f"{name}: a frame must be uint8 (height, width, 3), not {frame.dtype} {frame.shape}")

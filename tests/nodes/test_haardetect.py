@@ -1,0 +1,349 @@
+"""Faces found, followed and cut: on the synthetic camera, and on real people where the clips are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from nodes import facedetector
+from nodes.facedetector import Detections, FaceDetector, without_nested
+from nodes.haardetect import HaarDetect, cut_patches
+from nodes.preprocess import Preprocess, preprocess
+from nodes.testsrc import TestSrc
+from nodes.tracker import iou
+from pipeline import Buffer, GraphError, Harness, UserError
+
+VIDEOS = Path(__file__).parents[2].parent / "shared" / "videos"
+EMPTY = np.full((240, 320, 3), 128, np.uint8)
+on_clips = pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"the test videos are not here ({VIDEOS})")
+
+
+def camera(count: int, **properties: Any) -> list[Buffer]:
+    """Frames of a synthetic camera, small so that searching them is quick: faces from 60 to 84 pixels."""
+    size = {"width": 320, "height": 240, "min_face": 0.25, "max_face": 0.35, "seed": 5}
+    with Harness(TestSrc(name="synthetic", **(size | properties))) as h:
+        return h.pull(count)
+
+
+def grey(frame: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+
+
+def detect(frames: list[Buffer], **properties: Any) -> list[Buffer]:
+    with Harness(HaarDetect(**properties)) as h:
+        return h.push_all(frames)
+
+
+# The detector ------------------------------------------------------------------------------------------------
+
+
+def test_detect_is_the_plain_cascade_with_scores():
+    plain = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    for buffer in camera(3, faces=2, width=480, fps=1):
+        picture = cv2.convertScaleAbs(grey(buffer.frame), alpha=2, beta=-100)  # with contrast enough
+        boxes, scores = FaceDetector().detect(picture)
+        assert (boxes.dtype, scores.dtype) == (np.float32, np.float32)
+        assert (boxes.shape, scores.shape) == ((2, 4), (2,))
+        expected, _, weights = plain.detectMultiScale3(picture, 1.1, 5, minSize=(30, 30), outputRejectLevels=True)
+        order, reference = np.argsort(boxes[:, 0]), np.argsort(expected[:, 0])
+        assert np.array_equal(boxes[order], expected[reference])
+        assert scores[order] == pytest.approx(np.ravel(weights)[reference], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({}, 1),
+        ({"cascade": "alt2"}, 1),
+        ({"cascade": "frontal+profile"}, 1),
+        ({"min_size": 120}, 0),
+        ({"max_size": 40}, 0),
+        ({"detect_width": 160}, 1),
+        ({"detect_width": 60}, 0),  # the face is too small there
+        ({"min_score": 1.0}, 1),
+        ({"min_score": 1000.0}, 0),
+        ({"min_neighbors": 1000}, 0),
+    ],
+)
+def test_settings_of_a_search(settings, found):
+    (buffer,) = camera(1)
+    boxes, _ = FaceDetector(**settings).detect(grey(buffer.frame))
+    assert len(boxes) == found
+    assert all(iou(box, buffer.meta["truth"][0]["box"]) > 0.6 for box in boxes)
+
+
+def test_profiles_are_found_both_ways():
+    (buffer,) = camera(1)
+    picture = grey(buffer.frame)
+    detector = FaceDetector("profile", min_neighbors=1)
+    boxes = np.sort(detector.detect(picture)[0], axis=0)
+    mirrored = detector.detect(cv2.flip(picture, 1))[0]
+    mirrored[:, 0] = picture.shape[1] - mirrored[:, 0] - mirrored[:, 2]
+    assert len(boxes)
+    assert np.array_equal(boxes, np.sort(mirrored, axis=0))
+
+
+@pytest.mark.parametrize("gain", [0.3, 0.15, 0.08])
+def test_faces_are_found_in_the_dark(gain):
+    (buffer,) = camera(1)
+    dark = (grey(buffer.frame) * gain).astype(np.uint8)
+    boxes, _ = FaceDetector().detect(dark)
+    assert len(boxes) == 1
+    assert iou(boxes[0], buffer.meta["truth"][0]["box"]) > 0.6
+
+
+def test_look_finds_only_what_is_near_and_about_as_large():
+    (buffer,) = camera(1, faces=2, width=480)
+    picture, detector = grey(buffer.frame), FaceDetector()
+    x, y, w, h = buffer.meta["truth"][0]["box"]
+    found = detector.look(picture, (x + 0.2 * w, y - 0.2 * h, w, h))
+    assert len(found.boxes) == 1
+    assert iou(found.boxes[0], (x, y, w, h)) > 0.6
+    assert not len(detector.look(picture, (x - w / 2, y - h / 2, 2 * w, 2 * h)).boxes)
+    assert not len(detector.look(picture, (x, y + 3 * h, w, h)).boxes)
+    assert not len(detector.look(picture, (-500, -500, w, h)).boxes)
+
+
+@pytest.mark.parametrize("side", [64, 200, 700])
+def test_look_shrinks_a_large_face(side):
+    (buffer,) = camera(1, width=2 * side, height=2 * side, min_face=0.5, max_face=0.5)
+    found = FaceDetector().look(grey(buffer.frame), box := buffer.meta["truth"][0]["box"])
+    assert len(found.boxes) == 1
+    assert iou(found.boxes[0], box) > 0.6
+
+
+def test_a_face_in_a_face_goes():
+    boxes = np.array([[0, 0, 100, 100], [30, 30, 40, 40], [200, 0, 50, 50]], np.float32)
+    found = without_nested(Detections(boxes, np.ones(3, np.float32), np.array([6, 20, 7], np.int32)))
+    assert sorted(found.neighbors) == [7, 20]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 20), (24, 500), (29, 29)])
+def test_a_picture_smaller_than_a_face_has_none(size):
+    for cascade in ("frontal", "frontal+profile"):
+        boxes, scores = FaceDetector(cascade).detect(np.zeros(size, np.uint8))
+        assert (boxes.shape, scores.shape) == ((0, 4), (0,))
+
+
+@pytest.mark.parametrize("picture", [EMPTY, np.zeros((50, 50), np.float32)])
+def test_what_is_no_grey_picture_is_refused(picture):
+    with pytest.raises(ValueError, match="a grey picture is uint8"):
+        FaceDetector().detect(picture)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({}, r"OpenCV 5\.0\.0 as installed has no haarcascade_frontalface_default.xml; .*pip install"),
+        ({"data": SimpleNamespace(haarcascades="")}, "pip install"),
+        ({"data": SimpleNamespace(haarcascades=cv2.data.haarcascades)}, "pip install"),  # the files, no classifier
+    ],
+)
+def test_an_opencv_without_cascades_says_the_cure(monkeypatch, attributes, words):
+    monkeypatch.setattr(facedetector, "cv2", SimpleNamespace(__version__="5.0.0", error=cv2.error, **attributes))
+    with pytest.raises(UserError, match=words):
+        HaarDetect().open()
+
+
+def test_a_damaged_cascade_file_says_the_cure(monkeypatch, tmp_path):
+    (tmp_path / "haarcascade_frontalface_default.xml").write_text("<opencv_storage>")
+    monkeypatch.setattr(cv2.data, "haarcascades", f"{tmp_path}/")
+    with pytest.raises(UserError, match="is damaged; install it again"):
+        FaceDetector()
+
+
+# The node ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interval", [0, 0.25])
+def test_each_face_gets_a_region_with_one_id_and_its_patch(interval):
+    buffers = detect(camera(30, faces=2, width=480), full_scan_interval=interval)
+    tracks: dict[int, set[int]] = {}
+    for buffer in buffers[2:]:
+        assert len(buffer.regions) == 2
+        for i, truth in enumerate(buffer.meta["truth"]):
+            region = max(buffer.regions, key=lambda r, box=truth["box"]: iou(r.box, box))
+            assert iou(region.box, truth["box"]) > 0.6
+            assert np.array_equal(region.patch, preprocess(grey(buffer.frame), region.box))
+            assert region.patch.shape == (48, 48)
+            tracks.setdefault(i, set()).add(region.track)
+    assert sorted(tracks.values(), key=min) == [{1}, {2}]
+
+
+def test_a_new_face_is_found_within_the_interval():
+    (empty,), faces = camera(1, faces=0), camera(12, fps=30)
+    with Harness(HaarDetect(full_scan_interval=0.2)) as h:
+        h.push_all([empty])
+        counts = [len(b.regions) for b in h.push_all(faces)]
+    # Frames are 33 ms apart: the first sweep was for the empty frame, the second is six frames later.
+    assert counts == [0] * 6 + [1] * 6
+
+
+def test_between_full_scans_most_of_the_work_is_saved(monkeypatch):
+    sweeps = Counter()
+    plain = FaceDetector.sweep
+    monkeypatch.setattr(FaceDetector, "sweep", lambda self, g: sweeps.update(n=1) or plain(self, g))
+    detect(camera(45, fps=30), full_scan_interval=0.5)
+    assert sweeps["n"] == 3
+
+
+def test_a_covered_face_is_held_and_keeps_its_id():
+    frames = camera(16)
+    for buffer in frames[6:10]:
+        buffer.frame[:] = EMPTY
+    buffers = detect(frames, track_gap="500ms")
+    assert [[r.track for r in b.regions] for b in buffers[1:]] == [[1]] * 15
+    assert [bool(b.regions[0].attrs.get("held")) for b in buffers[1:]] == [False] * 5 + [True] * 4 + [False] * 6
+
+
+def test_a_face_that_left_is_dropped_after_the_gap():
+    frames = camera(16)
+    for buffer in frames[6:]:
+        buffer.frame[:] = EMPTY
+    assert [len(b.regions) for b in detect(frames, track_gap=0.2)[1:]] == [1] * 8 + [0] * 7
+
+
+def test_a_source_without_pts_goes_by_the_clock():
+    (face,) = camera(1)
+    with Harness(HaarDetect(track_gap=0.5, full_scan_interval=0)) as h:
+        counts = []
+        for n in range(10):
+            h.clock += 0.1
+            counts.append(len(h.push(face.frame.copy() if n < 3 else EMPTY, pts=0)[0].regions))
+    assert counts[:6] + counts[-2:] == [1] * 6 + [0] * 2
+
+
+def test_cameras_have_tracks_of_their_own():
+    a, b = camera(4, seed=1), camera(4, seed=2)
+    with Harness(HaarDetect(), streams=("a", "b")) as h:
+        for left, right in zip(a, b, strict=True):
+            left.stream, right.stream = "a", "b"
+            out = h.push_all([left, right])
+    for buffer in out:
+        assert [r.track for r in buffer.regions] == [1]
+        assert iou(buffer.regions[0].box, buffer.meta["truth"][0]["box"]) > 0.6
+
+
+def test_after_eos_a_stream_starts_anew_with_new_ids():
+    with Harness(HaarDetect()) as h:
+        first = h.push_all(camera(3))[-1]
+        h.mark("eos", stream="synthetic")
+        again = h.push_all(camera(3))[-1]
+    assert [r.track for r in first.regions] == [1]
+    assert [r.track for r in again.regions] == [2]
+
+
+def test_the_margin_widens_the_patch():
+    buffer = detect(camera(3), margin=0.2)[-1]
+    region = buffer.regions[0]
+    assert np.array_equal(region.patch, preprocess(grey(buffer.frame), region.box, Preprocess(margin=0.2)))
+    assert not np.array_equal(region.patch, preprocess(grey(buffer.frame), region.box))
+
+
+def test_patches_of_a_picture():
+    picture = grey(camera(1)[0].frame)
+    boxes = np.array([[10, 10, 60, 60], [-20, 200, 90, 90]], np.float32)
+    patches = cut_patches(picture, boxes)
+    assert patches.shape == (2, 48, 48)
+    assert np.array_equal(patches[1], preprocess(picture, (-20, 200, 90, 90)))
+    assert cut_patches(picture, []).shape == (0, 48, 48)
+
+
+@pytest.mark.parametrize(
+    "convert", [lambda f: f[:, :, 1], lambda f: f[:, :, 1:2], lambda f: np.dstack([f, f[:, :, 0]])]
+)
+def test_grey_and_four_channel_frames_are_read_too(convert):
+    frames = camera(2)
+    with Harness(HaarDetect()) as h:
+        regions = [h.push(np.ascontiguousarray(convert(b.frame)), pts=b.pts)[0].regions for b in frames][-1]
+    assert len(regions) == 1
+
+
+def test_a_frame_that_is_no_picture_is_a_clear_error():
+    with Harness(HaarDetect(name="faces")) as h, pytest.raises(UserError, match=r"faces: a frame must be uint8"):
+        h.push(np.zeros((48, 64, 2), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("size", "properties", "level"),
+    [
+        ((20, 20), {}, "warning"),
+        ((240, 320), {"min_size": 300}, "warning"),
+        ((240, 320), {"detect_width": 160}, "info"),
+        ((240, 320), {"detect_width": 160, "min_size": 60}, None),
+        ((241, 323), {}, None),
+    ],
+)
+def test_what_cannot_be_found_is_said_once(size, properties, level):
+    with Harness(HaarDetect(**properties)) as h:
+        for _ in range(2):
+            assert h.push(np.zeros((*size, 3), np.uint8))[0].regions == []
+        assert [logged for logged, _ in h.logs] == ([level] if level else [])
+
+
+@pytest.mark.parametrize(
+    ("properties", "words"),
+    [
+        ({"min_sise": 48}, "unknown property 'min_sise' of haardetect; did you mean 'min_size'"),
+        ({"cascade": "cats"}, "property 'cascade' of haardetect"),
+        ({"scale_factor": 1.0}, "property 'scale_factor'"),
+        ({"min_size": 50, "max_size": 40}, "max_size 40 is below min_size 50"),
+        ({"track_gap": "soon"}, "not a duration"),
+    ],
+)
+def test_wrong_properties_are_one_clear_line(properties, words):
+    with pytest.raises(GraphError, match=words):
+        HaarDetect(**properties)
+
+
+# Real people -------------------------------------------------------------------------------------------------
+
+
+def clip(name: str) -> list[Buffer]:
+    """The frames of a clip as `capture` would send them, all at once in memory."""
+    capture = cv2.VideoCapture(str(VIDEOS / name))
+    rate, buffers = capture.get(cv2.CAP_PROP_FPS), []
+    while (frame := capture.read()[1]) is not None:
+        n = len(buffers)
+        buffers.append(Buffer(name, n, pts=round(n * 1e9 / rate), shape=frame.shape, _frame=frame))
+    return buffers
+
+
+@on_clips
+@pytest.mark.parametrize("name", ["book.mkv", "help.mkv", "no.mkv", "thanks.mkv"])
+def test_a_signing_person_keeps_one_track_through_the_clip(name):
+    buffers = detect(clip(name))
+    tracks = Counter(region.track for b in buffers for region in b.regions)
+    assert len(buffers) > 50
+    assert set(tracks) == {1}  # no false alarm has become a track either
+    assert tracks[1] >= 0.95 * len(buffers)
+
+
+@on_clips
+@pytest.mark.parametrize(
+    ("names", "every", "share"),
+    [
+        (["book.mkv", "help.mkv", "no.mkv", "thanks.mkv"], 12, 1.0),
+        # Two faces come in that the cascade sees in some frames only; they show a few frames later than it sees them.
+        (["walking.mp4"], 1, 0.95),
+    ],
+)
+def test_what_the_plain_cascade_finds_is_found(names, every, share):
+    plain = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    faces = found = 0
+    for name in names:
+        for buffer in detect(clip(name))[::every]:
+            boxes, counts = plain.detectMultiScale2(grey(buffer.frame), 1.1, 5, minSize=(30, 30))
+            # The signing clips hold one person: what no more than 8 windows agree on is a false alarm there.
+            sure = 5 if name == "walking.mp4" else 8
+            for box in np.reshape(boxes, (-1, 4))[np.ravel(counts) > sure]:
+                faces += 1
+                found += any(iou(box, region.box) >= 0.5 for region in buffer.regions)
+    assert faces > 20
+    assert found >= share * faces
