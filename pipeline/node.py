@@ -37,6 +37,10 @@ Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
 """Property type for durations: seconds, or a string with a unit."""
 
 
+RESERVED = frozenset({"name", "streams", "type", "process", "replicas"})
+"""Keys of a node in a graph file that are not its own properties."""
+
+
 class Properties(BaseModel):
     """Base of every node's `Properties`: typed fields with default, range and help; unknown keys are errors."""
 
@@ -68,6 +72,12 @@ class Node:
     Properties: ClassVar[type[Properties]] = Properties
     tick_interval: ClassVar[float | None] = None
     """Seconds between calls of `tick`, also while no buffer comes; None for never."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        taken = RESERVED & set(cls.Properties.model_fields)
+        if taken:
+            raise TypeError(f"{cls.__name__}: a property cannot be called {', '.join(sorted(taken))}")
 
     def __init__(self, name: str = "", streams: tuple[str, ...] = (), **properties: Any) -> None:
         """Raises GraphError when a property is unknown or has a wrong value."""

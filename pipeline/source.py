@@ -279,8 +279,9 @@ class SourceRunner:
     def flush(self, lost_in: str) -> None:
         """A process of `lost_in` died: find out what it took along."""
         self._send_mark("flush", lost_in=lost_in)
-        for sent in [s for s in self._marks.values() if s.mark == "eos"]:
-            self._send_mark("eos", replaces=sent)
+        if self.ended:  # the process that took over has not seen the end of this stream
+            out = next((s for s in self._marks.values() if s.mark == "eos"), None)
+            self._send_mark("eos", replaces=out)
 
     def _send_mark(self, kind: str, *, lost_in: str = "", replaces: _Sent | None = None, **data: object) -> None:
         if replaces is not None:

@@ -142,3 +142,23 @@ def test_two_kills_in_a_row(tmp_path: Path):
         assert ledger.adds_up
         assert (ledger.captured, ledger.in_flight) == (150, 0)
         assert set(ledger.dropped) <= {("w", "lost"), ("g", "lost")}
+
+
+def test_a_process_that_takes_over_is_told_which_streams_have_ended(tmp_path: Path):
+    out = tmp_path / "out"
+    state = {"killed": False}
+
+    def tick(supervisor: Supervisor) -> None:
+        popen = supervisor.processes["r"].popen
+        if "a" in supervisor.drained and not state["killed"] and popen is not None:
+            state["killed"] = True
+            os.kill(popen.pid, signal.SIGKILL)
+
+    run = run_graph(
+        f"numbers name=a num_buffers=3 ! record name=r path={out}  numbers name=b num_buffers=150 ! work delay=20ms ! r.",
+        ["mode=lossless"],
+        tick,
+    )
+    assert run.error is None
+    ends = [lines.count(["eos"]) for lines in records(out).values()]
+    assert sorted(ends) == [1, 2]  # `a` ended once for the process that was killed, once for its successor

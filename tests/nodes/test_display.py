@@ -1,0 +1,294 @@
+"""display: a window where there is a screen, one line where there is none, and never an abort.
+
+What needs a screen runs in a process of its own under Xvfb: Qt ends its process when the X server goes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from nodes.display import Display, x11
+from pipeline import Harness, UserError
+
+ROOT = Path(__file__).parents[2]
+ACCEPT = struct.pack("<BxHHH", 1, 11, 0, 0)
+COOKIE = bytes(range(16))
+
+
+# Without a screen ------------------------------------------------------------------------------------------
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as error:
+        Harness(Display())
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({}, "no screen: DISPLAY is not set"),
+        ({"DISPLAY": ""}, "no screen: DISPLAY is not set"),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, "no screen: DISPLAY is not set"),
+        ({"DISPLAY": ":4711"}, "no screen: no X server answers at DISPLAY=:4711 (No such file or directory)"),
+        ({"DISPLAY": "localhost:9.0"}, "no screen: no X server answers at DISPLAY=localhost:9.0 (Connection refused)"),
+        ({"DISPLAY": "nonsense"}, "no screen: DISPLAY is 'nonsense', which names no display"),
+    ],
+)  # fmt: skip
+def test_without_a_screen_it_says_so(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], reason: str) -> None:
+    assert refused(monkeypatch, **environment) == f"{reason}; use videosink or webview instead"
+
+
+def test_an_opencv_without_windows_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "currentUIFramework", lambda: "")
+    assert "install opencv-python in place of opencv-python-headless" in refused(monkeypatch, DISPLAY=":0")
+    monkeypatch.delattr(cv2, "imshow")
+    assert "this OpenCV has no windows" in refused(monkeypatch, DISPLAY=":0")
+
+
+@pytest.fixture
+def x_server() -> Iterator[tuple[str, list[bytes], list[bytes]]]:
+    """(DISPLAY, replies, requests): a server that answers each connection with the next of `replies`."""
+    replies: list[bytes] = []
+    requests: list[bytes] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+    held = []
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            requests.append(client.recv(1000))
+            client.sendall(replies.pop(0))
+            held.append(client)
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"localhost:{listener.getsockname()[1] - 6000}", replies, requests
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    for client in held:
+        client.close()
+
+
+def test_a_server_that_refuses_is_quoted(monkeypatch: pytest.MonkeyPatch, x_server) -> None:
+    display, replies, _ = x_server
+    reason = b"No protocol specified\n"
+    replies.append(struct.pack("<BBHHH", 0, len(reason), 11, 0, 6) + reason)
+    said = refused(monkeypatch, DISPLAY=display, HOME="/nowhere")
+    assert said.startswith("no screen: the X server refused: No protocol specified;")
+
+
+def test_a_server_that_does_not_answer_is_given_up(x_server) -> None:
+    display, replies, _ = x_server
+    replies.append(b"")
+    with pytest.raises(x11.Refused, match=r"no X server answers at DISPLAY=.* \(timed out\)"):
+        x11.connect(display, timeout=0.2)
+
+
+def authority(*entries: tuple[int, bytes, bytes, bytes, bytes]) -> bytes:
+    def field(value: bytes) -> bytes:
+        return struct.pack(">H", len(value)) + value
+
+    return b"".join(struct.pack(">H", family) + b"".join(map(field, rest)) for family, *rest in entries)
+
+
+@pytest.mark.parametrize(
+    ("family", "address", "own_display", "found"),
+    [
+        (x11.FAMILY_LOCAL, socket.gethostname().encode(), True, True),
+        (x11.FAMILY_LOCAL, b"another-host", True, False),
+        (x11.FAMILY_ANY, b"", True, True),
+        (x11.FAMILY_IPV4, bytes([127, 0, 0, 1]), True, True),
+        (x11.FAMILY_IPV4, bytes([10, 0, 0, 1]), True, False),
+        (x11.FAMILY_ANY, b"", False, False),
+    ],
+)
+def test_the_cookie_of_this_display_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    x_server,
+    family: int,
+    address: bytes,
+    own_display: bool,
+    found: bool,
+) -> None:
+    display, replies, requests = x_server
+    number = display.partition(":")[2].encode() if own_display else b"3"
+    file = tmp_path / "authority"
+    other = (x11.FAMILY_ANY, b"", b"99", x11.COOKIE, bytes(16))
+    file.write_bytes(
+        authority(
+            other,
+            (family, address, number, b"XDM-AUTHORIZATION-1", b"no"),
+            (family, address, number, x11.COOKIE, COOKIE),
+        )
+    )
+    monkeypatch.setenv("XAUTHORITY", str(file))
+    replies.append(ACCEPT)
+    x11.connect(display).close()
+    name = x11.COOKIE if found else b""
+    head = struct.pack("<BxHHHHxx", ord("l"), 11, 0, len(name), 16 if found else 0)
+    assert requests == [head + (name + b"\0\0" + COOKIE if found else b"")]
+
+
+@pytest.mark.parametrize("content", [b"\1", b"\1\0\0\5ab", bytes(3)])
+def test_a_damaged_authority_file_is_no_cookie(monkeypatch, tmp_path: Path, x_server, content: bytes) -> None:
+    display, replies, requests = x_server
+    (tmp_path / "authority").write_bytes(content)
+    monkeypatch.setenv("XAUTHORITY", str(tmp_path / "authority"))
+    replies.append(ACCEPT)
+    x11.connect(display).close()
+    assert len(requests[0]) == 12
+
+
+# With a screen ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def screen(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
+    """(environment, file with what is on the screen) of an X server that wants a cookie."""
+    if not shutil.which("Xvfb"):
+        pytest.skip("Xvfb is not installed (Debian package xvfb)")
+    cookies = tmp_path / "cookies"
+    cookies.write_bytes(authority((x11.FAMILY_ANY, b"", b"", x11.COOKIE, COOKIE)))
+    read, write = os.pipe()
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x800x24", "-nolisten", "tcp"]
+    server = subprocess.Popen(
+        [*command, "-auth", str(cookies), "-fbdir", str(tmp_path)], pass_fds=[write], stderr=subprocess.DEVNULL
+    )
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        number = pipe.readline().strip()
+    assert number, "Xvfb did not start"
+    yield {**os.environ, "DISPLAY": f":{number}", "XAUTHORITY": str(cookies)}, tmp_path / "Xvfb_screen0"
+    server.terminate()
+    server.wait()
+
+
+def screenshot(xwd: bytes) -> np.ndarray:
+    """Pixels, uint8 BGR (H, W, 3), of an X window dump (XWDFile.h: 25 words, window name, colour map, pixels)."""
+    words = struct.unpack(">25I", xwd[:100])
+    header, width, height, row, colours = words[0], words[4], words[5], words[12], words[19]
+    start = header + 12 * colours
+    pixels = np.frombuffer(xwd, np.uint8, row * height, start).reshape(height, row // 4, 4)
+    return pixels[:, :width, :3]
+
+
+SCRIPT = """
+import json, os, sys, time
+import cv2, numpy as np
+from nodes.display import Display
+from pipeline import Harness, UserError
+
+def frames(h, seconds=0.0):
+    end = time.monotonic() + seconds
+    while True:
+        h.push(np.full((240, 320, 3), (200, 60, 10), np.uint8), stream="door")
+        h.push(np.full((240, 320, 3), (20, 220, 30), np.uint8), stream="desk")
+        h.tick()
+        if time.monotonic() >= end:
+            return
+
+result = {}
+try:
+    with Harness(Display(title="two cameras"), streams=("door", "desk")) as h:
+        frames(h, 0.5)
+        BODY
+        result["stopped"] = h.stop_reason
+except UserError as error:
+    result["error"] = str(error)
+print(json.dumps(result))
+"""
+
+
+def run(environment: dict[str, str], body: str) -> dict:
+    """What the script with `body` in it says; it must end by itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.replace("BODY", body)],
+        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_all_cameras_are_on_the_screen(screen, tmp_path: Path) -> None:
+    environment, framebuffer = screen
+    shot = tmp_path / "shot"
+    body = f"open({str(shot)!r}, 'wb').write(open({str(framebuffer)!r}, 'rb').read())"
+    assert run(environment, body) == {"stopped": None}
+    pixels = screenshot(shot.read_bytes())
+    for colour in ((200, 60, 10), (20, 220, 30)):
+        share = (np.abs(pixels.astype(int) - colour).max(axis=2) <= 2).sum() / (240 * 320)
+        assert 0.9 < share < 1.1, f"{colour} covers {share:.2f} of a frame"
+
+
+@pytest.mark.parametrize("key", ["q", "\x1b"])
+def test_q_and_escape_close_the_window_and_stop_the_graph(screen, key: str) -> None:
+    body = f"cv2.waitKey = lambda delay: {ord(key)}; frames(h); frames(h)"
+    assert run(screen[0], body) == {"stopped": "the window was closed"}
+
+
+def test_closing_the_window_stops_the_graph(screen) -> None:
+    """With the message that a window manager sends when its close button is pressed."""
+    if not ctypes.util.find_library("X11"):
+        pytest.skip("libX11 is not installed (Debian package libx11-6)")
+    body = "from tests.nodes.test_display import press_close; press_close('two cameras'); frames(h, 0.5)"
+    assert run(screen[0], body) == {"stopped": "the window was closed"}
+
+
+def press_close(title: str) -> None:
+    """Send WM_DELETE_WINDOW to the top window with this title (ICCCM 4.2.8.1)."""
+    xlib = ctypes.CDLL(ctypes.util.find_library("X11"))
+    pointer, number = ctypes.c_void_p, ctypes.c_ulong
+    xlib.XOpenDisplay.restype = pointer
+    xlib.XDefaultRootWindow.restype = xlib.XInternAtom.restype = number
+
+    class ClientMessage(ctypes.Structure):
+        _fields_ = (
+            ("type", ctypes.c_int), ("serial", number), ("sent", ctypes.c_int), ("display", pointer),
+            ("window", number), ("message", number), ("format", ctypes.c_int), ("data", number * 5),
+            ("rest", number * 24),
+        )  # fmt: skip
+
+    display = pointer(xlib.XOpenDisplay(None))
+    root, count = number(xlib.XDefaultRootWindow(display)), ctypes.c_uint()
+    windows, ignored = ctypes.POINTER(number)(), (number(), number())
+    xlib.XQueryTree(display, root, *map(ctypes.byref, (*ignored, windows, count)))
+    for window in windows[: count.value]:
+        name = ctypes.c_char_p()
+        xlib.XFetchName(display, number(window), ctypes.byref(name))
+        if name.value == title.encode():
+            protocols, delete = (xlib.XInternAtom(display, atom, 0) for atom in (b"WM_PROTOCOLS", b"WM_DELETE_WINDOW"))
+            event = ClientMessage(33, 0, 1, display, window, protocols, 32, (delete,))
+            xlib.XSendEvent(display, number(window), 0, number(0), ctypes.byref(event))
+    xlib.XSync(display, 0)
+
+
+def test_another_platform_of_qt_in_the_environment_does_not_abort(screen) -> None:
+    assert run({**screen[0], "QT_QPA_PLATFORM": "wayland"}, "pass") == {"stopped": None}
+
+
+def test_a_missing_cookie_is_an_error_and_no_abort(screen, tmp_path: Path) -> None:
+    said = run({**screen[0], "XAUTHORITY": str(tmp_path / "none")}, "pass")
+    assert said["error"].startswith("no screen: the X server refused: Authorization required")

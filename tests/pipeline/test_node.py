@@ -1,0 +1,74 @@
+"""What a node class declares, and how wrong properties are told."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import Field
+
+from pipeline import GraphError, Properties, Sink
+from pipeline.caps import mismatch, pad
+from pipeline.node import seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("250ms", 0.25), ("1.5s", 1.5), ("2min", 120.0), ("1h", 3600.0), (3, 3), (" 5 ", 5.0)]
+)
+def test_durations(text: object, value: float):
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["soon", "5 parsecs", "-3s", ""])
+def test_what_is_no_duration(text: str):
+    with pytest.raises(ValueError, match="is not a duration"):
+        seconds(text)
+
+
+class Needy(Sink):
+    """A sink with a required property."""
+
+    class Properties(Properties):
+        path: str = Field(description="where to")
+        count: int = Field(1, ge=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "n: needy needs the property 'path'"),
+        ({"path": "x", "cuont": 3}, "n: unknown property 'cuont' of needy; did you mean 'count'?"),
+        ({"path": "x", "count": 0}, "n: property 'count' of needy is 0: Input should be greater than or equal to 1"),
+        ({"path": ["rtsp://me:s3cret@host"]}, "n: property 'path' of needy is ['rtsp://***@host']"),
+    ],
+)
+def test_wrong_properties_are_one_line_without_secrets(given: dict, message: str):
+    with pytest.raises(GraphError) as caught:
+        Needy("n", **given)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("word", ["name", "streams", "type", "process", "replicas"])
+def test_names_of_the_engine_are_refused_as_properties(word: str):
+    properties = type("Properties", (Properties,), {"__annotations__": {word: str}, word: "x"})
+    with pytest.raises(TypeError, match=f"cannot be called {word}"):
+        type("Wrong", (Sink,), {"Properties": properties})
+
+
+@pytest.mark.parametrize(
+    ("offered", "have", "wanted", "fits"),
+    [
+        (pad("video/raw", format="BGR"), set(), pad("video/raw", format="BGR"), True),
+        (pad("video/raw", format="BGR"), set(), pad("video/raw"), True),
+        (pad("video/raw", format="BGR"), set(), pad("video/raw", format="GRAY8"), False),
+        (pad("video/raw", format=("BGR", "GRAY8")), set(), pad("video/raw", format="GRAY8"), True),
+        (pad("audio/raw"), set(), pad("video/raw"), False),
+        (pad("audio/raw"), set(), pad("ANY"), True),
+        (pad("video/raw"), {"faces"}, pad("video/raw", needs="faces"), True),
+        (pad("video/raw"), set(), pad("ANY", needs="faces"), False),
+    ],
+)
+def test_caps_meet_or_say_why_not(offered, have: set[str], wanted, fits: bool):
+    reason = mismatch(offered, frozenset(have), wanted)
+    assert (reason is None) == fits
+    if reason:
+        assert "offered " in reason
+        assert "needed " in reason

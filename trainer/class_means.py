@@ -1,0 +1,56 @@
+"""python -m trainer.class_means --data fer2013.csv: the faces that the synthetic camera draws.
+
+Writes nodes/testsrc_faces.png, uint8 (48, 336): one face per class side by side, in label order. Each is the
+mean of every picture of its class in the Training split, so it shows no person. Plain means look alike and
+soft; three steps make them readable, for Haar cascade and network both: each picture is first normalised to
+mean 0 and deviation 1, each class mean is exaggerated away from the mean of all classes (a caricature, by
+EXAGGERATION), and an unsharp mask brings back edges. The contrast is then stretched to 10..245.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import nodes
+from nodes.preprocess import LABELS
+from trainer.dataset import TRAINING, FaceSet, load
+
+EXAGGERATION = 0.8
+SHARPEN = 1.0
+OUTPUT = Path(nodes.__file__).parent / "testsrc_faces.png"
+
+
+def class_faces(faces: FaceSet) -> np.ndarray:
+    """One face per class, uint8 (7, 48, 48). Constant pictures are left out."""
+    flat = faces.images.reshape(len(faces), -1).astype(np.float32)
+    deviation = flat.std(axis=1, keepdims=True)
+    kept = deviation[:, 0] > 0
+    flat = (flat[kept] - flat[kept].mean(axis=1, keepdims=True)) / deviation[kept]
+    means = np.stack([flat[faces.labels[kept] == label].mean(axis=0) for label in range(len(LABELS))])
+    means += EXAGGERATION * (means - means.mean(axis=0))
+    return np.stack([_finish(mean.reshape(48, 48)) for mean in means])
+
+
+def _finish(face: np.ndarray) -> np.ndarray:
+    """Unsharp mask and contrast stretch: float (48, 48) -> uint8 (48, 48)."""
+    face = face + SHARPEN * (face - cv2.GaussianBlur(face, (0, 0), 1.5))
+    low, high = np.percentile(face, [1, 99])
+    return np.clip(10 + (face - low) / (high - low) * 235, 0, 255).astype(np.uint8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="fer2013.csv or the image folder")
+    parser.add_argument("--out", type=Path, default=OUTPUT)
+    arguments = parser.parse_args()
+    strip = np.hstack(list(class_faces(load(arguments.data, [TRAINING]))))
+    cv2.imwrite(str(arguments.out), strip)
+    print(f"wrote {arguments.out} ({strip.shape[1]} x {strip.shape[0]})")
+
+
+if __name__ == "__main__":
+    main()
