@@ -63,11 +63,15 @@ class Region:
     @classmethod
     def unpack(cls, raw: list[Any]) -> Region:
         box, score, track, label, scores, raw_scores, patch, attrs = raw
-        x, y, w, h = box
+        x, y, w, h = (float(v) for v in box)
+        if type(attrs) is not dict or not isinstance(label, str | None) or not isinstance(track, int | None):
+            raise BadMessage("wrong types in a region")
+        if not isinstance(scores, dict | None) or not isinstance(raw_scores, dict | None):
+            raise BadMessage("wrong types in a region")
         if patch is not None:
             rows, columns, data = patch
             patch = np.frombuffer(data, np.uint8).reshape(rows, columns)
-        return cls((x, y, w, h), score, track, label, scores, raw_scores, patch, attrs)
+        return cls((x, y, w, h), float(score), track, label, scores, raw_scores, patch, attrs)
 
 
 @dataclass(slots=True)
@@ -147,6 +151,11 @@ class Mark:
         return wire.pack((-WIRE_VERSION, to, self.kind, self.stream, self.number, self.weight, self.home, self.data))
 
 
+def is_trace(entry: Any) -> bool:
+    """Whether an entry of a trace is [node, taken ns, released ns, batch]."""
+    return type(entry) is list and [type(v) for v in entry] == [str, int, int, int]
+
+
 def unpack(data: bytes) -> tuple[str, Buffer | Mark]:
     """(destination node, buffer or mark) of one message; raises BadMessage for anything else."""
     try:
@@ -159,13 +168,19 @@ def unpack(data: bytes) -> tuple[str, Buffer | Mark]:
                 stream, sequence, pts, captured, wall, deadline, (height, width, channels),
                 [Region.unpack(r) for r in regions], meta, slot, generation, plane, weight, home, trace,
             )  # fmt: skip
-            numbers = (sequence, captured, deadline, slot, generation, plane, weight, *shape)
-            if not all(type(n) is int for n in numbers) or weight <= 0 or type(meta) is not dict:
+            numbers = (sequence, captured, wall, deadline, slot, generation, plane, weight, *shape)
+            if not all(type(n) is int and n >= 0 for n in numbers) or type(pts) is not int:
+                raise BadMessage("wrong numbers in a buffer header")
+            if not weight or 0 in shape or not type(to) is type(stream) is type(home) is str:
+                raise BadMessage("wrong values in a buffer header")
+            if type(meta) is not dict or type(trace) is not list or not all(is_trace(t) for t in trace):
                 raise BadMessage("wrong types in a buffer header")
             return to, buffer
         if raw[0] == -WIRE_VERSION:
             _, to, kind, stream, number, weight, home, payload = raw
-            if type(number) is not int or type(weight) is not int or weight <= 0 or type(payload) is not dict:
+            numbers_fit = type(number) is type(weight) is int and number >= 0 and weight > 0
+            names_fit = type(to) is type(kind) is type(stream) is type(home) is str
+            if not numbers_fit or not names_fit or type(payload) is not dict:
                 raise BadMessage("wrong types in a mark")
             return to, Mark(kind, stream, number, weight, home, payload)
     except BadMessage:

@@ -39,8 +39,8 @@ def mermaid(plan: Plan) -> str:
         label = f'{ids[node.name]}["{node.name}<br/><i>{node.type}</i>"]:::{node.kind}'
         if node.process not in shared:
             lines.append(f"  {label}")
-    for process, nodes in shared.items():
-        lines.append(f'  subgraph {process}["process {process}"]')
+    for index, (process, nodes) in enumerate(shared.items()):
+        lines.append(f'  subgraph p{index}["process {process}"]')
         lines += [f'    {ids[n.name]}["{n.name}<br/><i>{n.type}</i>"]:::{n.kind}' for n in nodes]
         lines.append("  end")
     lines += [f"  {ids[a]} --> {ids[b]}" for a, b, _ in _links(plan)]
@@ -50,8 +50,9 @@ def mermaid(plan: Plan) -> str:
 
 def dot(plan: Plan) -> str:
     """Graphviz."""
+    quoted = plan.name.replace("\\", "\\\\").replace('"', '\\"')
     lines = [
-        f'digraph "{plan.name}" {{',
+        f'digraph "{quoted}" {{',
         "  rankdir=LR;",
         '  node [shape=box, style="rounded,filled", fontname="sans"];',
     ]

@@ -6,12 +6,19 @@ import difflib
 import re
 from collections.abc import Iterable
 
-_CREDENTIALS = re.compile(r"://[^/@\s]*@")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
+_USER = re.compile(r"(://).*@")
+_SECRET = re.compile(
+    r"(?<=[?&;])([^=?&;]*(?:pass|pwd|pw|token|key|secret|auth|sig|user|usr|login)[^=?&;]*=)[^&;]*", re.I
+)
 
 
 def redact(text: str) -> str:
-    """`text` without the user names and passwords of the URIs in it: `rtsp://***@host/`."""
-    return _CREDENTIALS.sub("://***@", text)
+    """`text` without the credentials of the URIs in it: `rtsp://***@host/`, `?password=***`.
+
+    All up to the last `@` of a URI goes: passwords do hold an unescaped `@` or `/`.
+    """
+    return _URI.sub(lambda match: _SECRET.sub(r"\1***", _USER.sub(r"\1***@", match[0])), text)
 
 
 class UserError(Exception):

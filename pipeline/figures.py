@@ -22,6 +22,7 @@ class Stats:
 
     def observe(self, metric: str, value: float) -> None:
         """Keep count, sum and maximum of a metric's samples, and the first of them for percentiles."""
+        value = float(value)
         count, total, top, samples = self.metrics.get(metric) or (0, 0.0, value, [])
         if len(samples) < SAMPLES_PER_REPORT:
             samples.append(value)

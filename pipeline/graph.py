@@ -140,6 +140,7 @@ def _expand(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], or
                 routes,
             )
     plan = Plan(spec.name, spec.mode, spec.latency_budget, nodes)
+    _check_one_way(plan)
     node_classes = {n: classes[p.base][1] for n, p in nodes.items()}
     for camera in plan.sources:
         plan.planes[camera] = _give_planes(plan, camera, node_classes)
@@ -149,6 +150,20 @@ def _expand(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], or
             if camera in n.streams
         )
     return plan
+
+
+def _check_one_way(plan: Plan) -> None:
+    """A node gets each of a camera's frames once: two ways to it would double frames, and end the stream twice."""
+    for camera in plan.sources:
+        fed_by: dict[str, str] = {}
+        for node in plan.nodes.values():
+            for target in node.routes.get(camera, ()):
+                if target in fed_by:
+                    raise GraphError(
+                        f"{target}: the frames of {camera} reach it on two ways, from {fed_by[target]} and from "
+                        f"{node.name}; link it to one of them"
+                    )
+                fed_by[target] = node.name
 
 
 def _replicas(node: NodeSpec, cameras: list[str]) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.buffer import Buffer, Mark, Region
+from pipeline.buffer import Buffer, Mark, Region, unpack
 from pipeline.node import BatchTransform, Node, Sink, Source, Transform, VideoInfo
 
 
@@ -79,6 +79,10 @@ class Harness:
         else:
             raise TypeError(f"{node.name} is a {node.kind}: nothing can be pushed into it")
         assert len(results) == len(buffers), "a node returns one result (or None) for each buffer"
+        for buffer, result in zip(buffers, results, strict=True):
+            assert result is None or result is buffer, "a node returns the buffer that it was given, or None"
+            if result is not None:
+                unpack(result.pack("next"))  # what cannot travel to the next process fails here as it would there
         self.dropped += [b for b, r in zip(buffers, results, strict=True) if r is None]
         return [result for result in results if result is not None]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import time
@@ -43,7 +45,8 @@ class _View:
             if node.type == "publish" and not self.quiet:
                 endpoint = str(find(node.type).load()(node.name, **node.properties).props.endpoint)
                 reachable = endpoint.replace("//*:", "//127.0.0.1:").replace("//0.0.0.0:", "//127.0.0.1:")
-                self.subscriptions.append(subscribe(reachable, kinds=["change", "status"]))
+                with contextlib.suppress(UserError):  # a port or interface that only the node itself will know
+                    self.subscriptions.append(subscribe(reachable, kinds=["change", "status"]))
 
     def show_events(self) -> None:
         for subscription in self.subscriptions:
@@ -52,6 +55,17 @@ class _View:
                     self.write(event)
 
     def __call__(self, what: str, fields: dict[str, Any]) -> None:
+        try:
+            self._show(what, fields)
+        except (BrokenPipeError, SystemExit):
+            # Whoever read us has gone (`| head`; rich makes a SystemExit of it): end in order, in silence.
+            null = os.open(os.devnull, os.O_WRONLY)
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(null, stream.fileno())
+            if self.supervisor is not None:
+                self.supervisor.stop("nobody reads the output")
+
+    def _show(self, what: str, fields: dict[str, Any]) -> None:
         supervisor = self.supervisor
         if what == "log" and fields["level"] in self.shown:
             if fields["level"] == "error":
@@ -90,7 +104,10 @@ def launch_graph(
     plan = expand(load(graph, settings))
     trace = TraceFile(trace_path, plan) if trace_path is not None else None
     view = _View(plan, trace, limit, quiet or as_json, debug)
-    supervisor = Supervisor(plan, view, trace=trace is not None, debug=debug)
+    try:
+        supervisor = Supervisor(plan, view, trace=trace is not None, debug=debug)
+    except OSError as error:  # ZMQError is one too: too many open files, no shared memory, no temporary folder
+        raise UserError(f"cannot start: {error}") from None
     view.supervisor = supervisor
     view.subscribe()
     _stop_on_signals(supervisor)
@@ -113,7 +130,7 @@ def launch_graph(
         console.print_ledger(supervisor)
     supervisor.close()
     if errors:
-        raise GraphError(errors[0] + (f" (and {len(errors) - 1} more above)" if errors[1:] else ""))
+        raise GraphError(errors[0] + (f" (and {len(errors) - 1} more)" if errors[1:] else ""))
     return 0
 
 

@@ -106,10 +106,15 @@ def spread(item: Buffer | Mark, links: list[Link] | tuple[Link, ...]) -> None:
     ordered = sorted(links, key=lambda link: link.local)
     share = item.weight // len(ordered)
     whole = item.weight
-    for link in ordered[:-1]:
+    for index, link in enumerate(ordered[:-1]):
         if not link.local:
             item.weight = share
-            link.send(item)
+            try:
+                link.send(item)
+            except Exception:
+                if index == 0:
+                    item.weight = whole  # it could not be packed: nothing has left
+                raise
         elif isinstance(item, Buffer):
             link.send(item.branch(share))
         else:

@@ -117,10 +117,16 @@ def available_memory() -> int:
         with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
             text = limit.read().strip()
             if text != "max":
-                available = min(available, int(text) - int(used.read()))
+                available = min(available, int(text) - int(used.read()) + _reclaimable())
     except OSError:
         pass  # no cgroup v2: the kernel's figure stands
     return max(available, 0)
+
+
+def _reclaimable() -> int:
+    """Bytes of page cache that count as the container's use and that the kernel gives up on demand."""
+    with open("/sys/fs/cgroup/memory.stat") as lines:
+        return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
 
 
 class Reader:

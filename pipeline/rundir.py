@@ -15,6 +15,7 @@ import shutil
 import signal
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -42,15 +43,16 @@ class RunDirectory:
 
     def __init__(self) -> None:
         base = base_directory()
-        sweep(base)
         self.path = base / secrets.token_hex(4)
         if len(str(self.path)) > 90:
             raise UserError(
                 f"the path {self.path} is too long for sockets; set XDG_RUNTIME_DIR or TMPDIR to a shorter one"
             )
-        self.path.mkdir(mode=0o700)
-        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        with _locked(base):  # nobody sweeps between making the folder and locking it
+            sweep(base)
+            self.path.mkdir(mode=0o700)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
@@ -58,14 +60,24 @@ class RunDirectory:
             os.close(self._lock)
 
 
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def sweep(base: Path) -> list[str]:
     """Remove what crashed runs left behind; returns the names of the folders removed."""
     removed = []
     for folder in base.iterdir():
         try:
-            lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
-            continue  # being made right now, or not ours
+            continue  # no folder of ours
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -105,9 +117,9 @@ class Reaper:
             os.setpgid(self.pid, self.pid)  # here too: whoever comes first
 
     def dismiss(self) -> None:
-        """The run ended in order: nothing to reap."""
+        """The run ended in order: nothing is left but what the workers may have started, and the reaper itself."""
         with contextlib.suppress(OSError):
-            os.write(self._lifeline, b"q")
+            os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(OSError):
             os.close(self._lifeline)
         with contextlib.suppress(ChildProcessError):

@@ -93,9 +93,26 @@ class Runner:
     # Out -----------------------------------------------------------------------------------------------
 
     def forward(self, buffer: Buffer) -> None:
+        try:
+            spread(buffer, self.links[buffer.stream])
+        except (TypeError, ValueError, OverflowError) as error:
+            self.failed(error)  # the node put something into it that cannot travel
+            self.drop(buffer, "error")
+            return
         self.stats.done += 1
         self.passed += 1
-        spread(buffer, self.links[buffer.stream])
+
+    def settle(self, buffer: Buffer, result: Buffer | None) -> None:
+        """Send on what the node returned, or say why not."""
+        if not self.intact(buffer):
+            self.drop(buffer, "stale")
+        elif result is None:
+            self.drop(buffer, "filtered")
+        elif result is not buffer:
+            self.failed(TypeError("a node returns the buffer that it was given, or None"))
+            self.drop(buffer, "error")
+        else:
+            self.forward(buffer)
 
     def deliver(self, buffer: Buffer) -> None:
         self.stats.done += 1
@@ -110,9 +127,10 @@ class Runner:
         """An exception that the node did not mean: the buffer is a counted drop, the first ones are told."""
         self._errors += 1
         if self._errors <= 3:
-            last = traceback.extract_tb(error.__traceback__)[-1]
             text = " ".join(f"{type(error).__name__}: {error}".split())
-            self.log("error", self.name, f"{text} ({last.filename}:{last.lineno}); the frame is dropped")
+            stack = traceback.extract_tb(error.__traceback__)
+            where = f" ({stack[-1].filename}:{stack[-1].lineno})" if stack else ""
+            self.log("error", self.name, f"{text}{where}; the frame is dropped")
 
     def take_mark(self, mark: Mark) -> None:
         """Let the node see the mark, keep a unit of its weight and pass it on."""
@@ -153,12 +171,7 @@ class TransformRunner(Runner):
         end = time.monotonic_ns()
         self.stats.busy_ns += end - start
         buffer.trace.append([self.name, start, end, 1])
-        if not self.intact(buffer):
-            self.drop(buffer, "stale")
-        elif result is None:
-            self.drop(buffer, "filtered")
-        else:
-            self.forward(buffer)
+        self.settle(buffer, result)
 
 
 class SinkRunner(Runner):
@@ -220,16 +233,24 @@ class BatchRunner(Runner):
             return
         wait = self.node.max_wait
         if wait and time.monotonic_ns() - self._since < wait * 1e9:
-            if sum(self.node.items(b) for b in self._waiting) < self.node.max_batch:
+            if sum(self._items(b) for b in self._waiting) < self.node.max_batch:
                 return
         self._run()
 
+    def _items(self, buffer: Buffer) -> int:
+        try:
+            return self.node.items(buffer)
+        except Exception as error:
+            self.failed(error)
+            return 1
+
     def _run(self) -> None:
         start = time.monotonic_ns()
+        waited = start - self._since
         batch: list[Buffer] = []
         items = 0
         while self._waiting:
-            count = self.node.items(self._waiting[0])
+            count = self._items(self._waiting[0])
             if batch and items + count > self.node.max_batch:
                 break
             buffer = self._waiting.popleft()
@@ -253,16 +274,12 @@ class BatchRunner(Runner):
         end = time.monotonic_ns()
         self.stats.busy_ns += end - start
         self.stats.observe("batch_buffers", len(batch))
+        self.stats.observe("wait_ms", waited / 1e6)
         if items:
             self.stats.observe("batch_items", items)
         for buffer, result in zip(batch, results, strict=True):
             buffer.trace.append([self.name, start, end, items])
-            if not self.intact(buffer):
-                self.drop(buffer, "stale")
-            elif result is None:
-                self.drop(buffer, "filtered")
-            else:
-                self.forward(buffer)
+            self.settle(buffer, result)
 
 
 RUNNERS: dict[str, type[Runner]] = {"transform": TransformRunner, "batch": BatchRunner, "sink": SinkRunner}

@@ -24,7 +24,7 @@ from pipeline.plan import NodePlan
 from pipeline.ring import DELIVERED, Fate, Writer
 
 FLUSH_RETRY_NS = 2_000_000_000
-"""A flush that is not home by then is sent again: the node it went through may have died once more."""
+"""A flush that is not home by then gets company, at intervals that double: a node on its way may have died too."""
 
 _GROW_BELOW = 0.5
 """Share of the latency budget under which a delivered buffer widens the window again."""
@@ -76,6 +76,8 @@ class SourceRunner:
         """No further frame will be captured."""
         self.up = True
         self._info = VideoInfo(0, 0)
+        self._layout: tuple[int, tuple[int, int, int]] | None = None
+        """Slots and frame shape that the ring shall have as soon as nothing is out."""
         self._allowed = float(node.props.window)
         """The window as far as it is used now. A buffer that comes home `late` was work for nothing, so the source
         sends fewer (additive increase here, decrease by one there); in lossless mode nothing is ever late."""
@@ -84,6 +86,7 @@ class SourceRunner:
         self._ready: Buffer | None = None
         self._pending: Buffer | None = None
         self._marks: dict[int, _Sent] = {}
+        self._flush_retry_ns = FLUSH_RETRY_NS
         self._mark_number = int(time.monotonic_ns() // 1000)
         self._statuses: queue.SimpleQueue[tuple[bool, str, int]] = queue.SimpleQueue()
         node._status = self._post_status
@@ -103,14 +106,18 @@ class SourceRunner:
             self.node.seek(self.ring.captured)
         shape = (info.height, info.width, info.channels)
         # One slot more than the window for the newest that waits, one that is being filled.
-        slots = self.node.props.window + 2
-        frame_bytes = info.height * info.width * info.channels
-        if not self.ring.fits(slots, frame_bytes, self.planes):
-            if self.ring.out:
-                raise UserError(
-                    f"{self.name}: came back as {info.width}x{info.height}, another size than before, with frames out"
-                )
-            self.ring.allocate(self.name, slots, shape, self.planes)
+        self._layout = (self.node.props.window + 2, shape)
+        if self.ring.fits(self._layout[0], info.height * info.width * info.channels, self.planes):
+            self._layout = None
+        elif not self.ring.out:
+            self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Make the ring fit. A source that came back with another size first waits for what is out."""
+        assert self._layout is not None
+        slots, shape = self._layout
+        self.ring.allocate(self.name, slots, shape, self.planes)
+        self._layout = None
 
     def play(self, restarted: bool) -> None:
         self.playing = True
@@ -149,13 +156,17 @@ class SourceRunner:
         self._retry_marks(now)
         if not self.playing or self.ended:
             return now + FLUSH_RETRY_NS if self._marks else None
+        if self._layout is not None:
+            if self.ring.out:
+                return None
+            self._lay_out()
         if self.node.live:
             return self._step_live()
         return self._step_inline()
 
     def _step_inline(self) -> int | None:
         node = self.node
-        paced = node.paced
+        paced = node.paced and not node.lossless
         for _ in range(16):  # then messages get their turn
             if self._ready is None:
                 if not paced and self._window_full:
@@ -293,9 +304,11 @@ class SourceRunner:
         spread(Mark(kind, self.name, self._mark_number, WHOLE, self.name, dict(data)), self.links)
 
     def _retry_marks(self, now: int) -> None:
-        for sent in list(self._marks.values()):
-            if sent.mark == "flush" and now - sent.sent_at > FLUSH_RETRY_NS:
-                self._send_mark("flush", lost_in=sent.lost_in, replaces=sent)
+        flushes = [s for s in self._marks.values() if s.mark == "flush"]
+        if flushes and now - flushes[-1].sent_at > self._flush_retry_ns:
+            # The earlier ones stay: whichever comes home first settles, however long the way takes.
+            self._flush_retry_ns *= 2
+            self.flush(flushes[-1].lost_in)
 
     def _post_status(self, up: bool, reason: str) -> None:
         # Called by the node, perhaps on the reader thread: the main thread sends it.
@@ -349,6 +362,7 @@ class SourceRunner:
             return True
         del self._marks[number]
         if sent.mark == "flush":
+            self._flush_retry_ns = FLUSH_RETRY_NS
             # Older marks went the same way: what is not home of them went down with the node.
             self._marks = {n: s for n, s in self._marks.items() if n > number}
             pending = self._pending.sequence if self._pending is not None else -1

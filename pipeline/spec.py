@@ -23,7 +23,7 @@ GRAPH_KEYS = ("name", "mode", "latency_budget", "nodes", "links")
 NODE_KEYS = ("type", "process", "replicas")
 MODES = ("live", "lossless")
 DEFAULT_BUDGET = 0.25
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,40}")
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 # `- [door, desk] ! faces` is no YAML (a flow sequence with something behind it), yet the natural way to write it.
 _LIST_LINK = re.compile(r"^(\s*-\s+)(\[[^\]\n]*\]\s*!.*?)(\s+#.*)?$", re.MULTILINE)
@@ -62,10 +62,10 @@ class GraphSpec:
 
 def load(what: str, settings: list[str] | None = None) -> GraphSpec:
     """A graph from a file's path or a launch string, with `--set` settings applied. Raises GraphError."""
-    if "!" in what:
-        spec = parse_launch(what)
-    elif what.strip() and " " not in what.strip():
+    if what.endswith((".yaml", ".yml")) or ("!" not in what and " " not in what.strip() and what.strip()):
         spec = parse_file(Path(what))
+    elif "!" in what:
+        spec = parse_launch(what)
     else:
         raise GraphError(f"neither a graph file nor a launch string with links ('a ! b'): {what!r}")
     for setting in settings or []:
@@ -165,7 +165,7 @@ def _add_node(spec: GraphSpec, name: str, where: str, body: dict[str, tuple[str,
 
 def _define(spec: GraphSpec, name: str, where: str, values: dict[str, Any]) -> None:
     if not _NAME.fullmatch(name):
-        raise GraphError(f"{where}: '{name}' is no name for a node: letters, digits, '_' and '-' only")
+        raise GraphError(f"{where}: '{name}' is no name for a node: up to 41 letters, digits, '_' and '-'")
     if name in spec.nodes:
         raise GraphError(f"{where}: duplicate name '{name}'; first at {spec.nodes[name].where}")
     type_ = values.pop("type", None)

@@ -35,8 +35,13 @@ DRAIN_TIMEOUT = 1.5
 """Seconds that a stopped graph has to bring its buffers home."""
 QUIT_TIMEOUT = 1.0
 """Seconds that processes have to close their nodes after a stop; an ended graph gives them ten times that."""
+MESSAGES_PER_TURN = 2000
 RESTART_LIMIT = 5
-"""Restarts in a row, without a buffer having passed, after which the graph gives up."""
+"""Restarts in a row, without a buffer having passed, after which the graph gives up. A source that cannot open again
+(its camera is away) is tried without limit."""
+HEALTHY_AFTER = 60.0
+"""Seconds after which a restart is no longer 'in a row'."""
+MAX_BACKOFF = 5.0
 
 
 @dataclass
@@ -90,6 +95,8 @@ class Supervisor:
         self.playing_at: float | None = None
         self.stop_reason: str | None = None
         self._stop_at = 0.0
+        self._stop_told = False
+        self._turn_at = time.monotonic()
         self._abort = False
         self._play_sent: set[str] = set()
         self.directory = RunDirectory()
@@ -100,6 +107,7 @@ class Supervisor:
         # A restarted worker comes with the identity of the dead one.
         self._bus.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self._bus.setsockopt(zmq.LINGER, 0)
+        self._bus.setsockopt(zmq.RCVHWM, 0)
         self._bus.bind(bus_endpoint(str(self.directory.path)))
         self.poller = zmq.Poller()
         self.poller.register(self._bus, zmq.POLLIN)
@@ -113,10 +121,10 @@ class Supervisor:
 
     def stop(self, reason: str) -> None:
         """Ask for an orderly end; a second call ends at once."""
+        # May be called by a signal handler in the middle of anything: the loop does the rest.
         if self.stop_reason is None:
             self.stop_reason = reason
             self._stop_at = time.monotonic()
-            self._tell_all({"do": "stop"})
         else:
             self._abort = True
 
@@ -152,6 +160,15 @@ class Supervisor:
 
     def _reconcile(self) -> None:
         now = time.monotonic()
+        if self.stop_reason is not None and not self._stop_told:
+            self._stop_told = True
+            self._tell_all({"do": "stop"})
+        self._hear()  # before anybody is judged by his silence
+        if now - self._turn_at > 1.0:
+            # It was this process that hung (a terminal that does not take our lines, a suspended laptop).
+            for process in self.processes.values():
+                process.heard_at = now
+        self._turn_at = now
         for process in reversed(self.processes.values()):  # sinks first
             if process.popen is None:
                 if now >= process.not_before and self.stop_reason is None:
@@ -160,7 +177,7 @@ class Supervisor:
                 self._died(process, process.popen.returncode)
             elif process.state == "NULL" and now - process.started_at > START_TIMEOUT:
                 self._kill(process, f"not ready after {START_TIMEOUT:.0f} s")
-            elif process.state == "PLAYING" and now - process.heard_at > HANG_TIMEOUT:
+            elif process.state != "NULL" and now - process.heard_at > HANG_TIMEOUT:
                 self._kill(process, f"no sign of life for {HANG_TIMEOUT:.0f} s")
         ready = [p for p in self.processes.values() if p.state in ("READY", "PLAYING")]
         if self.playing_at is None and len(ready) == len(self.processes) and self.stop_reason is None:
@@ -199,9 +216,12 @@ class Supervisor:
             )  # fmt: skip
 
         try:
-            popen = spawn(self._reaper.pid)
-        except PermissionError:  # the reaper was killed, its group is gone; the workers still die with us
-            popen = spawn(0)
+            try:
+                popen = spawn(self._reaper.pid)
+            except PermissionError:  # the reaper was killed, its group is gone; the workers still die with us
+                popen = spawn(0)
+        except OSError as error:
+            raise UserError(f"{process.name}: cannot start a process: {error.strerror}") from None
         process.popen = popen
         assert popen.stdin is not None
         assert popen.stderr is not None
@@ -210,6 +230,8 @@ class Supervisor:
             popen.stdin.close()
         os.set_blocking(popen.stderr.fileno(), False)
         self.poller.register(popen.stderr.fileno(), zmq.POLLIN)
+        process.stderr.clear()
+        process.partial = b""
         process.state = "NULL"
         process.started_at = process.heard_at = time.monotonic()
         self._play_sent.discard(process.name)
@@ -231,6 +253,7 @@ class Supervisor:
         last = next((line for line in reversed(process.stderr) if line.strip()), "")
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         text = f"the process {how}"
+        away = bool(process.error) and any(self.plan.nodes[n].kind == "source" for n in process.nodes)
         if process.error:  # it cannot open what it had before (a camera that is away just now): try again
             text, process.error = process.error.removeprefix(f"{process.name}: "), None
         elif last and code > 0:
@@ -241,16 +264,19 @@ class Supervisor:
         if code > 0 and not ready and process.restarts_total == 0:
             self.errors.append(f"{process.name}: {text}")  # it never worked: trying again would not mend it
             return
+        if time.monotonic() - process.started_at > HEALTHY_AFTER:
+            process.restarts = 0
         process.restarts += 1
         process.restarts_total += 1
-        if process.restarts > RESTART_LIMIT:
+        if process.restarts > RESTART_LIMIT and not away:
             self.errors.append(f"{process.name}: {text}; gave up after {RESTART_LIMIT} restarts")
             return
-        delay = min(0.1 * 2 ** (process.restarts - 1), 5.0) if process.restarts > 1 else 0.0
+        delay = min(0.1 * 2 ** (process.restarts - 1), MAX_BACKOFF) if process.restarts > 1 else 0.0
         process.not_before = time.monotonic() + delay
         process.recovering = True
         process.waits_for_pass = set(process.nodes)
-        self._log("warning", process.name, f"{text}; restart {process.restarts} of {RESTART_LIMIT}")
+        which = f"trying again in {delay:.1f} s" if away else f"restart {process.restarts} of {RESTART_LIMIT}"
+        self._log("warning", process.name, f"{text}; {which}")
         self.on_event("restart", {"process": process.name})
 
     def _forget(self, process: Process) -> None:
@@ -270,7 +296,7 @@ class Supervisor:
         )
         if process is None:
             return
-        while True:
+        for _ in range(16):
             try:
                 data = os.read(fd, 65536)
             except BlockingIOError:
@@ -278,11 +304,12 @@ class Supervisor:
             if not data:
                 return
             *lines, process.partial = (process.partial + data).split(b"\n")
+            process.partial = process.partial[-4096:]
             for line in lines:
                 text = line.decode(errors="replace")
                 process.stderr.append(text)
                 if self.debug:
-                    self.on_event("log", {"level": "debug", "node": process.name, "text": text})
+                    self._log("debug", process.name, text)
 
     # Bus -----------------------------------------------------------------------------------------------
 
@@ -296,7 +323,7 @@ class Supervisor:
             self._tell(name, message)
 
     def _hear(self) -> None:
-        while True:
+        for _ in range(MESSAGES_PER_TURN):
             try:
                 frames = self._bus.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -375,16 +402,25 @@ class Supervisor:
         self._hear()
 
     def _end_all(self) -> None:
+        closing = self.stop_reason is not None or self.drained >= set(self.plan.sources)
         for process in self.processes.values():
-            if process.popen is not None and process.popen.poll() is None:
+            if process.popen is None:
+                continue
+            late = process.popen.poll() is None
+            if late:
                 process.popen.kill()
-        for process in self.processes.values():
-            if process.popen is not None:
                 process.popen.wait()
-                self._hear()
-                self._forget(process)
-                if process.error and process.error not in self.errors:
-                    self.errors.append(process.error)
+            code = process.popen.returncode
+            played = process.name in self._play_sent
+            self._hear()
+            self._forget(process)
+            if process.error and process.error not in self.errors:
+                self.errors.append(process.error)
+            elif late and closing and played and not self._abort:
+                self.errors.append(f"{process.name}: did not close in time and was killed")
+            elif code > 0 and process.error is None:
+                last = next((line for line in reversed(process.stderr) if line.strip()), f"exit code {code}")
+                self.errors.append(f"{process.name}: the process ended badly: {last}")
         self._context.destroy(linger=0)
         self.directory.remove()
         self._reaper.dismiss()

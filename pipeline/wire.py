@@ -7,9 +7,16 @@ from typing import Any
 import msgpack
 
 
+def _plain(value: Any) -> Any:
+    """NumPy scalars and arrays as the plain numbers in them: nodes compute with them and hand them on."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} cannot travel in a buffer; use plain numbers, strings, lists and maps")
+
+
 def pack(value: Any) -> bytes:
-    """One value of plain types as bytes."""
-    data = msgpack.packb(value)
+    """One value of plain types (or NumPy numbers) as bytes. TypeError for anything else."""
+    data = msgpack.packb(value, default=_plain)
     assert data is not None  # the stub allows for a packer without autoreset
     return data
 

@@ -10,17 +10,21 @@ import contextlib
 import ctypes
 import faulthandler
 import importlib
+import math
 import os
+import queue
 import resource
 import signal
 import sys
+import threading
 import time
+from collections import deque
 from typing import Any
 
 import zmq
 
 from pipeline import wire
-from pipeline.buffer import BadMessage, Buffer, unpack
+from pipeline.buffer import BadMessage, Buffer, Mark, is_trace, unpack
 from pipeline.errors import UserError
 from pipeline.links import CallHome, CallLink, Home, Link, SocketHome, SocketLink
 from pipeline.node import Node, Sink, Source
@@ -32,6 +36,8 @@ from pipeline.wire import pack
 
 REPORT_INTERVAL = 0.5
 """Seconds between reports on the bus; they are the heartbeat too."""
+LOGS_PER_REPORT = 50
+"""Messages that a process may post between two reports; the rest is counted."""
 _SLICE_NS = 10_000_000
 """How long buffers are taken before bus and home get their turn again."""
 _PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
@@ -46,6 +52,8 @@ class Worker:
         self.bus: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
         self.bus.setsockopt(zmq.IDENTITY, assignment.process.encode())
         self.bus.setsockopt(zmq.LINGER, 500)
+        # What is said once must arrive; `log` sees to it that it cannot become much.
+        self.bus.setsockopt(zmq.SNDHWM, 0)
         self.bus.connect(assignment.bus)
         self.inbox = self._listen("in")
         self.homebox = self._listen("home")
@@ -53,7 +61,11 @@ class Worker:
         self.runners: dict[str, Runner] = {}
         self.sources: dict[str, SourceRunner] = {}
         self.socket_homes: dict[str, SocketHome] = {}
+        self.inbox_waiting: deque[tuple[Runner, Buffer | Mark]] = deque()
         self.garbage = 0
+        self._logs: queue.SimpleQueue[tuple[str, str, str]] = queue.SimpleQueue()
+        self._logs_left = LOGS_PER_REPORT
+        self._logs_dropped = 0
         self.quitting = False
         self._opened: list[str] = []
         self._announced_drained: set[str] = set()
@@ -154,23 +166,37 @@ class Worker:
         self.say("state", state="READY")
 
     def close(self) -> None:
-        """READY -> NULL, in order of flow."""
-        for name in self.nodes:
-            if name in self._opened:
+        """READY -> NULL, in order of flow; every node that was opened is closed once, whatever the others do."""
+        for name in [n for n in self.nodes if n in self._opened]:
+            self._opened.remove(name)
+            try:
                 if name in self.sources:
                     self.sources[name].close()
                 else:
                     self.nodes[name].close()
-        self._opened = []
+            except Exception as error:
+                text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                self.say("error", text=str(UserError(f"while closing: {text}").at(name)))
 
     # Bus -----------------------------------------------------------------------------------------------
 
     def say(self, what: str, **fields: Any) -> None:
-        with contextlib.suppress(zmq.Again):
-            self.bus.send(pack({"say": what, **fields}), zmq.NOBLOCK)
+        self.bus.send(pack({"say": what, **fields}))
 
     def log(self, level: str, node: str, text: str) -> None:
-        self.say("log", level=level, node=node, text=text)
+        """Post a message; from any thread (a live source's reader has one), though a socket belongs to this one."""
+        self._logs.put((level, node, str(text)))
+        if threading.current_thread() is threading.main_thread():
+            self._send_logs()
+
+    def _send_logs(self) -> None:
+        while not self._logs.empty():
+            level, node, text = self._logs.get()
+            if self._logs_left > 0:
+                self._logs_left -= 1
+                self.say("log", level=level, node=node, text=text)
+            else:
+                self._logs_dropped += 1
 
     def _hear(self) -> None:
         while True:
@@ -204,6 +230,10 @@ class Worker:
     def _report(self, now: float) -> None:
         """Figures since the last report, and the heartbeat."""
         self._next_report = now + REPORT_INTERVAL
+        self._logs_left = LOGS_PER_REPORT
+        if self._logs_dropped:
+            self.log("warning", self.assignment.process, f"{self._logs_dropped} more messages are left out")
+            self._logs_dropped = 0
         runners: dict[str, Runner | SourceRunner] = {**self.sources, **self.runners}
         usage = resource.getrusage(resource.RUSAGE_SELF)
         with open("/proc/self/statm") as statm:
@@ -223,33 +253,52 @@ class Worker:
     # Loop ----------------------------------------------------------------------------------------------
 
     def _take_home(self) -> None:
+        """Take in what has come home: all buffers first, then the marks that may settle what is missing.
+
+        A process that was killed and its successor send through two pipes, which ZeroMQ reads in turns: a mark of
+        the successor can overtake a buffer that the dead one had sent home. What is here at all is here now.
+        """
+        marks: list[tuple[SourceRunner, int, int]] = []
         while True:
             try:
                 data = self.homebox.recv(zmq.NOBLOCK)
             except zmq.Again:
-                return
+                break
             try:
-                entries = wire.unpack(data)
-                for what, stream, number, weight, fate, trace in entries:
+                for what, stream, number, weight, fate, trace in wire.unpack(data):
                     source = self.sources[stream]
                     if what == 0:
                         node, reason = fate
+                        if type(trace) is not list or not all(is_trace(t) for t in trace):
+                            raise BadMessage("no trace")
                         source.buffer_home(number, weight, (str(node), str(reason)), trace)
                     else:
-                        source.mark_home(number, weight)
+                        marks.append((source, number, weight))
             except Exception as error:
                 self._count_garbage("home", error)
+        for source, number, weight in marks:
+            try:
+                source.mark_home(number, weight)
+            except TypeError as error:
+                self._count_garbage("home", error)
 
-    def _take_buffers(self) -> bool:
-        """Take what waits, for a slice of time. True when something was there."""
-        end = time.monotonic_ns() + _SLICE_NS
-        taken = False
+    def _receive(self) -> None:
+        """Move all that waits in the socket into `inbox_waiting`, each stream in its own order.
+
+        Here too a successor's messages can come between those of the process that was killed: buffers are put
+        where their sequence belongs, marks behind all that is here.
+        """
+        marks = []
+        waiting = self.inbox_waiting
+        newest: dict[tuple[str, str], int] = {}
+        for runner, earlier in waiting:
+            if isinstance(earlier, Buffer):
+                newest[runner.name, earlier.stream] = earlier.sequence
         while True:
             try:
                 data = self.inbox.recv(zmq.NOBLOCK)
             except zmq.Again:
-                return taken
-            taken = True
+                break
             try:
                 to, item = unpack(data)
                 runner = self.runners[to]
@@ -258,12 +307,29 @@ class Worker:
             except (BadMessage, KeyError, TypeError) as error:
                 self._count_garbage("in", error)
                 continue
+            if isinstance(item, Mark):
+                marks.append((runner, item))
+                continue
+            key = (runner.name, item.stream)
+            if item.sequence > newest.get(key, -1):
+                newest[key] = item.sequence
+                waiting.append((runner, item))
+            else:
+                waiting.insert(_place(waiting, runner, item), (runner, item))
+        waiting.extend(marks)
+
+    def _take_buffers(self) -> bool:
+        """Let the nodes take what waits, for a slice of time. True when there is more."""
+        end = time.monotonic_ns() + _SLICE_NS
+        while self.inbox_waiting:
+            runner, item = self.inbox_waiting.popleft()
             if isinstance(item, Buffer):
                 runner.take(item)
             else:
                 runner.take_mark(item)
             if time.monotonic_ns() > end:
-                return True
+                break
+        return bool(self.inbox_waiting)
 
     def _count_garbage(self, socket: str, error: Exception) -> None:
         self.garbage += 1
@@ -288,7 +354,9 @@ class Worker:
                 self._hear()
             if self.homebox in ready:
                 self._take_home()
-            more = self.inbox in ready and self._take_buffers()
+            if self.inbox in ready:
+                self._receive()
+            more = self._take_buffers()
             for runner in batches:
                 runner.work()
             again = None
@@ -305,6 +373,7 @@ class Worker:
                     interval = self.nodes[name].tick_interval or 1.0
                     self._next_tick[name] = now + interval
             self._announce()
+            self._send_logs()
             if now >= self._next_report:
                 self._report(now)
             wait = self._next_report - now
@@ -313,9 +382,9 @@ class Worker:
             if again is not None:
                 wait = min(wait, (again - time.monotonic_ns()) / 1e9)
             if any(runner.busy for runner in batches):
-                wait = min(wait, 0.001)
+                wait = min(wait, 0.001 if any(runner.node.max_wait for runner in batches) else 0)
             # Rounded up: poll counts in whole milliseconds, and 0 would spin until the frame is due.
-            wait_ms = 0 if more or wait <= 0 else max(1, int(wait * 1000))
+            wait_ms = 0 if more or wait <= 0 else math.ceil(wait * 1000)
         self._report(time.monotonic())
 
     def _announce(self) -> None:
@@ -328,6 +397,15 @@ class Worker:
             if runner.passed and name not in self._announced_passed:
                 self._announced_passed.add(name)
                 self.say("passed", node=name)
+
+
+def _place(waiting: deque[tuple[Runner, Buffer | Mark]], runner: Runner, late: Buffer) -> int:
+    """Where a buffer belongs that came after a later one of its stream."""
+    for index, (other, item) in enumerate(waiting):
+        if other is runner and isinstance(item, Buffer) and item.stream == late.stream:
+            if item.sequence > late.sequence:
+                return index
+    return len(waiting)
 
 
 def _bind_to_supervisor(pid: int, name: str) -> None:
@@ -356,15 +434,12 @@ def main() -> None:
         worker.build()
         worker.open()
         worker.run()
-        worker.close()
-        worker.say("state", state="NULL")
     except UserError as error:
         worker.say("error", text=str(error))
         code = 1
-        with contextlib.suppress(Exception):
-            worker.close()
-    finally:
-        worker.context.destroy(linger=500)
+    worker.close()
+    worker.say("state", state="NULL")
+    worker.context.destroy(linger=500)
     sys.stdout.flush()
     os._exit(code)  # interpreter shutdown would only wait for other people's threads
 

@@ -8,6 +8,8 @@ import random
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 import zmq
 
 from tests.support.command import emograph, environment, started, wait_until, workers
+from tests.support.graphs import ROOT
 
 GRAPH = "numbers name=a num_buffers=0 fps=50 ! work name=w ! gather name=g ! record name=r path={out}"
 
@@ -188,3 +191,25 @@ def test_check_inspect_and_graph(env: dict[str, str]):
     types = {row["type"]: row["package"] for row in json.loads(emograph("inspect", "--json", env=env).stdout)}
     assert types["numbers"] == "engine-nodes"
     assert emograph("graph", graph, "--format", "dot", env=env).stdout.startswith("digraph")
+
+
+def test_a_reader_that_goes_away_ends_the_graph_in_order(tmp_path: Path, env: dict[str, str]):
+    out = tmp_path / "out"
+    talker = "numbers name=b num_buffers=60 fps=20 chatter=3 ! nothing"
+    with started("launch", f"{GRAPH.format(out=out)} {talker}", env=env) as launcher:
+        wait_until(lambda: lines(out) > 5, "frames")
+        launcher.stdout.close()
+        launcher.stderr.close()
+        assert launcher.wait(60) == 0
+    assert out.read_text().splitlines()[-1] == "a eos"
+
+
+def test_too_few_file_descriptors_are_one_line(env: dict[str, str]):
+    command = f"ulimit -n 20; exec {sys.executable} -m pipeline.cli launch 'numbers ! nothing'"
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, env=env, check=False, timeout=60, cwd=ROOT
+    )
+    assert done.returncode == 1
+    assert "emograph: error: " in done.stderr
+    assert "Too many open files" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import resource
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import cv2
-import msgpack
 import numpy as np
 import pytest
 import zmq
@@ -21,7 +21,7 @@ from nodes.receive import Receive
 from nodes.remotelink import VERSION, Ask, Header, Info, pack_header, unpack
 from nodes.remotepixels import decode, encode, jpeg_size
 from nodes.send import Send
-from pipeline import Buffer, GraphError, Harness, Region, UserError
+from pipeline import Buffer, GraphError, Harness, Region, UserError, wire
 from pipeline.buffer import BadMessage
 
 ANY_PORT = "tcp://127.0.0.1:*"
@@ -156,7 +156,7 @@ def test_no_pixels_where_nobody_looks_at_them(format):
         patiently(lambda: far.ended, h.tick)
     assert len(far.got) == 5
     assert not any(buffer.frame.any() for buffer in far.got)
-    assert all(np.array_equal(b.regions[0].patch, face().patch) for b in far.got)
+    assert all(b.regions[0].pack() == face().pack() for b in far.got)
     sizes = h.metrics["frame_bytes"]
     assert len(sizes) == 5
     assert max(sizes) < 6000
@@ -185,6 +185,21 @@ def test_two_cameras_and_two_receivers_over_one_port():
     assert [b.pts for b in desk.got] == [0, *range(101, 107)]
     assert [b.pts for b in copy.got][-6:] == list(range(1, 7))
     assert all(np.array_equal(b.frame, picture(b.pts)) for b in door.got + desk.got)
+
+
+def test_what_was_sent_before_the_sender_closed_arrives():
+    with Far(f"tcp://127.0.0.1:{free_port()}", lossless=True) as far:
+        with sending(endpoint=far.node.props.endpoint, lossless=True) as h:
+            h.push(picture(0), pts=0)
+            patiently(lambda: far.got, h.tick)
+            far.go.clear()
+            for n in range(1, 4):
+                h.push(picture(n), pts=n)
+            h.mark("eos")
+        time.sleep(0.1)  # the connection is gone before anything is read
+        far.go.set()
+        patiently(lambda: far.ended)
+    assert [b.pts for b in far.got] == [0, 1, 2, 3]
 
 
 def test_status_and_end_are_passed_on_in_order():
@@ -229,6 +244,26 @@ def test_a_slow_receiver_of_a_live_camera_gets_the_newest_and_holds_nobody_up(pi
     assert len(h.metrics["replaced"]) >= 490
     if pixels:
         assert np.array_equal(late[-1].frame, picture(500))
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_a_stuck_receiver_of_a_live_camera_costs_no_memory():
+    frame = np.zeros((480, 640, 3), np.uint8)
+    with sending(format="raw") as h, Far(sender(h).endpoint) as far:
+        h.push(frame)
+        patiently(lambda: far.got, lambda: h.push(frame))
+        far.go.clear()
+        for _ in range(10):
+            h.push(frame)
+        before = resident()
+        for _ in range(200):  # 184 MB of pixels
+            h.push(frame)
+        assert resident() - before < 40e6
+        assert len(h.metrics["replaced"]) >= 200
 
 
 def test_the_last_frame_of_a_live_camera_is_not_dropped():
@@ -292,13 +327,15 @@ def test_lossless_without_a_receiver_until_the_end_is_an_error_too(monkeypatch):
             h.mark("eos")
 
 
-def test_a_stop_ends_the_wait():
+def test_a_stop_ends_the_wait_and_what_nobody_took_is_told():
     with sending(lossless=True) as h:
         pushing = threading.Thread(target=lambda: h.push(picture(0)))
         pushing.start()
         h.node.stopping.set()
         pushing.join(1.5)
         assert not pushing.is_alive()
+        h.mark("eos")
+    assert ("warning", "no receiver took the last frames of 'door' (1)") in h.logs
 
 
 # Away and back ---------------------------------------------------------------------------------------------
@@ -425,13 +462,13 @@ def ask(**changes) -> list[Any]:
 WRONG_ASKS = {
     "nothing": [b""],
     "text": [b"hello"],
-    "two parts": [msgpack.packb(ask()), b"more"],
-    "version": [msgpack.packb(ask(version=2))],
-    "window": [msgpack.packb(ask(window=10**6))],
-    "negative": [msgpack.packb(ask(ack=-1))],
-    "huge": [msgpack.packb(ask(ack=2**63))],
-    "camera": [msgpack.packb(ask(camera=["door"]))],
-    "map": [msgpack.packb({1: 2})],
+    "two parts": [wire.pack(ask()), b"more"],
+    "version": [wire.pack(ask(version=2))],
+    "window": [wire.pack(ask(window=10**6))],
+    "negative": [wire.pack(ask(ack=-1))],
+    "huge": [wire.pack(ask(ack=2**63))],
+    "camera": [wire.pack(ask(camera=["door"]))],
+    "map": [wire.pack({1: 2})],
     "nested": [b"\x91" * 3000],
     "claims": [b"\xdd\xff\xff\xff\xff"],
 }
@@ -450,13 +487,13 @@ def test_garbage_from_a_receiver_is_counted_and_the_others_are_served():
             peer.send(b"\x00" * 100_000)  # ends the connection
             host, port = sender(h).endpoint.removeprefix("tcp://").split(":")
             with socket.create_connection((host, int(port))) as raw:
-                raw.sendall(os.urandom(3000))
+                raw.sendall(np.random.default_rng(0).bytes(3000))  # libzmq may take it for an old version's
             h.push(picture(1))
             patiently(lambda: len(far.got) == 2, h.tick)
     warnings = [text for level, text in h.logs if level == "warning"]
     assert len(warnings) == 1
     assert "that no receiver says" in warnings[0]
-    assert len(h.metrics["garbage"]) == len(WRONG_ASKS)
+    assert len(h.metrics["garbage"]) == sender(h).garbage >= len(WRONG_ASKS)
 
 
 def frame_message(regions: list[Any] | None = None, pixels: bytes | None = None, **changes) -> list[bytes]:
@@ -469,7 +506,9 @@ def frame_message(regions: list[Any] | None = None, pixels: bytes | None = None,
 
 
 def region(**changes) -> list[Any]:
-    return list(dict(zip(["box", "score", "track", "label", "scores", "raw", "patch", "attrs"], face().pack(), strict=True), **changes).values())  # fmt: skip
+    """A packed region with some of its fields changed."""
+    names = ("box", "score", "track", "label", "scores", "raw", "patch", "attrs")
+    return list({**dict(zip(names, face().pack(), strict=True)), **changes}.values())
 
 
 BOMB = bytes.fromhex("ffd8ffc0001108ffffffff03012200021101031101") + b"\x00" * 100
@@ -533,7 +572,7 @@ def test_who_speaks_another_version_is_told_at_the_start():
         port = other.bind_to_random_port("tcp://127.0.0.1")
         with Far(f"tcp://127.0.0.1:{port}", timeout="500ms") as far:
             identity, _ = other.recv_multipart()
-            other.send_multipart([identity, msgpack.packb([2, "info", {}])])
+            other.send_multipart([identity, wire.pack([2, "info", {}])])
             patiently(lambda: far.error)
     assert str(far.error).endswith("what answers there is no 'send' of this version (version 2, here is 1)")
 
@@ -562,11 +601,12 @@ def test_the_size_that_a_jpeg_states(shape, quality):
     assert jpeg_size(memoryview(encode(picture(0, shape), "jpeg", quality))) == shape[:2]
 
 
-def test_a_message_does_not_fit_and_the_frame_stays_as_it_was():
+@pytest.mark.parametrize("data", [BOMB, OTHER_SIZE, b"", b"\xff\xd8", b"\xff\xd8\xff\xe0\x00\x00" * 9])
+def test_what_states_another_size_is_not_even_decoded(monkeypatch, data):
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     into = picture(3).copy()
-    for data in (BOMB, OTHER_SIZE, b"", b"\xff\xd8", b"\xff\xd8\xff\xe0\x00\x00" * 9):
-        with pytest.raises(BadMessage):
-            decode(memoryview(data), "jpeg", into)
+    with pytest.raises(BadMessage):
+        decode(memoryview(data), "jpeg", into)
     assert np.array_equal(into, picture(3))
 
 

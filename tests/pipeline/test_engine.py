@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.supervisor import Supervisor
@@ -169,3 +170,58 @@ def test_every_buffer_brings_its_trace_home(tmp_path: Path):
     rows = {e["args"]["name"] for e in events if e["name"] == "process_name"}
     assert rows == {"a", "w", "g", "n"}
     assert any(e["ph"] == "C" and e["args"]["items"] > 0 for e in events)
+
+
+def test_numpy_numbers_travel_and_other_objects_cost_one_frame(tmp_path: Path):
+    out = tmp_path / "out"
+    run = run_graph(
+        f"numbers name=a num_buffers=20 ! work name=w numpy_meta=true bad_meta_at=7 ! record path={out} w. ! nothing",
+        ["mode=lossless"],
+    )
+    ledger = run.ledgers["a"]
+    assert (ledger.delivered, ledger.dropped, ledger.in_flight) == (19, {("w", "error"): 1}, 0)
+    assert run.said("a object cannot travel in a buffer")
+    assert run.supervisor.processes["w"].restarts_total == 0
+
+
+def test_another_buffer_than_the_one_given_is_an_error_of_the_node(tmp_path: Path):
+    run = run_graph("numbers name=a num_buffers=9 ! work name=w replace_at=4 ! nothing", ["mode=lossless"])
+    assert run.ledgers["a"].dropped == {("w", "error"): 1}
+    assert run.said("a node returns the buffer that it was given")
+
+
+def test_lossless_waits_even_for_a_source_that_wants_to_be_paced():
+    run = run_graph(
+        "numbers name=a num_buffers=30 force_paced=true fps=500 ! work delay=10ms ! nothing", ["mode=lossless"]
+    )
+    assert run.ledgers["a"].delivered == 30
+
+
+def test_a_flood_of_messages_is_cut_and_nothing_else_is_lost():
+    run = run_graph("numbers name=a num_buffers=10 chatter=20000 ! nothing", ["mode=lossless"])
+    assert run.error is None
+    assert run.ledgers["a"].delivered == 10
+    assert run.said("message 0")
+    assert sum(text.startswith("message ") for _, _, text in run.logs) <= 200
+    assert run.said("more messages are left out")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("fail_in_close=true", "t: while closing: OSError: No space left on device"),
+        ("slow_close=30s", "t: did not close in time and was killed"),
+    ],
+)
+def test_a_node_that_does_not_close_well_is_an_error(options: str, message: str):
+    run = run_graph(
+        f"numbers name=a num_buffers=0 fps=50 ! trouble name=t {options}  a. ! nothing name=r", [], stop_after(10)
+    )
+    assert run.error == message
+
+
+def test_what_a_node_has_started_ends_with_the_graph():
+    run = run_graph("numbers name=a num_buffers=5 ! trouble start_child=true", ["mode=lossless"])
+    assert run.error is None
+    children = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "7777"]]
+    assert not [p for p in children if p.status() != psutil.STATUS_ZOMBIE]

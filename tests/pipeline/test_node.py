@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import Field
 
-from pipeline import GraphError, Properties, Sink
+from pipeline import GraphError, Properties, Sink, UserError
 from pipeline.caps import mismatch, pad
 from pipeline.node import seconds
 
@@ -72,3 +72,18 @@ def test_caps_meet_or_say_why_not(offered, have: set[str], wanted, fits: bool):
     if reason:
         assert "offered " in reason
         assert "needed " in reason
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "rtsp://bob:secret@cam/1", "rtsp://bob:se@cret@cam/1", "rtsp://bob:pa/secret@cam/1", "http://cam/v?user=x&pwd=secret",
+        "https://cam/v?token=secret;a=1",
+    ],
+)  # fmt: skip
+def test_no_error_shows_a_secret(uri: str):
+    text = str(UserError(f"door: cannot open '{uri}': refused"))
+    assert "secret" not in text
+    assert "cret" not in text
+    assert text.endswith("': refused")
+    assert "cam" in text

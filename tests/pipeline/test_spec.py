@@ -100,6 +100,8 @@ def test_set_overrides_what_the_file_says(tmp_path: Path):
         (("type: nothing}", "type: nothing, replicas: 2}"), r"^g.yaml:8: end: replicas is for transforms"),
         (("fps: 5", 'fps: "${NO_SUCH_VARIABLE}"'), r"^g.yaml:5: door: fps: the environment variable 'NO_SUCH_VARIABLE'"),
         (("  end:", "  e!nd:"), r"^g.yaml:8: 'e!nd' is no name for a node"),
+        (("faces ! end", "faces ! end\n  - door ! end"), r"^end: the frames of door reach it on two ways, from door and from"),
+        (("  end:", "  " + 60 * "e" + ":"), r"is no name for a node: up to 41 letters"),
         (("nodes:", "nodes: 3\nx:"), r"^g.yaml:4: 'nodes' must be a map"),
     ],
 )  # fmt: skip
@@ -145,6 +147,12 @@ def test_each_mistake_in_set_is_one_clear_line(tmp_path: Path, setting: str, mes
     file.write_text(GOOD)
     with pytest.raises(GraphError, match=re.escape(message)):
         load(str(file), [setting])
+
+
+@pytest.mark.parametrize("name", ["a graph.yaml", "wow!.yml"])
+def test_a_file_may_have_any_name(tmp_path: Path, name: str):
+    (tmp_path / name).write_text(GOOD)
+    assert load(str(tmp_path / name)).name == "lobby"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import psutil
 
 from tests.support.graphs import ROOT
 
-ENGINE_NODES = ("Numbers", "Work", "Invert", "Odd", "Gather", "Record", "Nothing", "Picky")
+ENGINE_NODES = ("Numbers", "Work", "Invert", "Odd", "Gather", "Record", "Nothing", "Picky", "Trouble")
 
 
 def environment(folder: Path) -> dict[str, str]:

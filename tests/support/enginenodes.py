@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import time
 
 import numpy as np
@@ -37,12 +38,15 @@ class Numbers(Source):
         width: int = 64
         height: int = 48
         live: bool = False
+        force_paced: bool = Field(False, description="ask for pacing whatever the mode is")
+        chatter: int = Field(0, description="messages to post with the last frame")
 
     src = pad("video/raw", format="BGR")
 
     def open(self) -> VideoInfo:
         self.next = 0
         self.paced = self.props.fps > 0 and not self.props.live and not self.lossless
+        self.paced = self.paced or self.props.force_paced
         self.live = self.props.live
         return VideoInfo(self.props.height, self.props.width, 3, self.props.fps)
 
@@ -59,6 +63,9 @@ class Numbers(Source):
         buffer.pts = int(self.next * 1e9 / (self.props.fps or 30))
         buffer.meta["number"] = self.next
         self.next += 1
+        if self.next == self.props.num_buffers:
+            for number in range(self.props.chatter):
+                self.log("info", f"message {number}")
         return True
 
 
@@ -71,6 +78,9 @@ class Work(Transform):
         abort_at: int = Field(-1, description="crash the process on this frame")
         hang_at: int = -1
         fatal_at: int = -1
+        numpy_meta: bool = False
+        bad_meta_at: int = -1
+        replace_at: int = Field(-1, description="return another buffer than the one given")
         refuse_while: str = Field("", description="fail to open again as long as this file exists")
 
     sink = pad("video/raw", format="BGR", access="read")
@@ -92,6 +102,14 @@ class Work(Transform):
             raise UserError(f"{self.name}: the disk is full")
         if number == self.props.abort_at and not self.restarted:
             ctypes.string_at(0)  # a crash of a native library
+        if self.props.numpy_meta:
+            buffer.meta["score"] = np.float32(0.5)
+            buffer.meta["points"] = np.arange(3)
+            self.observe("score", np.float32(0.5))
+        if number == self.props.bad_meta_at:
+            buffer.meta["object"] = object()
+        if number == self.props.replace_at:
+            return buffer.branch(1)
         if number == self.props.hang_at and not self.restarted:
             time.sleep(3600)
         return buffer
@@ -179,3 +197,33 @@ class Picky(Sink):
 
     def consume(self, buffer: Buffer) -> None:
         pass
+
+
+class Trouble(Sink):
+    """Misbehaves outside of `consume`."""
+
+    class Properties(Properties):
+        fail_in_close: bool = False
+        slow_close: Seconds = 0.0
+        hang_in_tick: bool = False
+        start_child: bool = False
+
+    sink = pad("ANY", access="none")
+    tick_interval = 0.1
+
+    def open(self) -> None:
+        self.ticks = 0
+        if self.props.start_child:
+            subprocess.Popen(["sleep", "7777"])
+
+    def tick(self) -> None:
+        if self.props.hang_in_tick and not self.restarted:
+            time.sleep(3600)
+
+    def consume(self, buffer: Buffer) -> None:
+        pass
+
+    def close(self) -> None:
+        time.sleep(self.props.slow_close)
+        if self.props.fail_in_close:
+            raise OSError("No space left on device")
