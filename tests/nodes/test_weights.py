@@ -145,12 +145,11 @@ def test_describing_weights_needs_no_torch() -> None:
 
 
 @pytest.mark.parametrize("name", available())
-def test_packaged_weights_load_and_tell_happy_from_surprised(name: str, class_faces: np.ndarray) -> None:
+def test_packaged_weights_read_most_drawn_faces_as_what_they_are(name: str, class_faces: np.ndarray) -> None:
     net, header = load_weights(name)
-    assert header.metrics["public_accuracy"] > 0.4
+    assert header.metrics["public_accuracy"] > 0.6
     guesses = net(torch.from_numpy(class_faces)).argmax(dim=1).tolist()
-    for label in ("happy", "surprise"):
-        assert LABELS[guesses[LABELS.index(label)]] == label
+    assert sum(guess == label for label, guess in enumerate(guesses)) >= 6
 
 
 def test_a_small_set_is_packaged() -> None:

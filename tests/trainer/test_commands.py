@@ -1,0 +1,135 @@
+"""The commands as a person types them; each in a process of its own only where signals or exit codes matter."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from nodes.emotion.weights import load_weights, read_header
+from pipeline.errors import UserError
+from trainer import cli
+from trainer.dataset import FaceSet
+
+RECIPE = "width: 4\nepochs: 2\nbatch: 32\nlr: 0.01\nsizes: [[1.0, 32]]\nprecision: fp32\n"
+
+
+def call(command: Callable, *arguments: object) -> str:
+    """Run one command function in this process; returns its stdout, raises what it raises."""
+    app = command if isinstance(command, typer.Typer) else typer.Typer()
+    if app is not command:
+        app.command()(command)
+    result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def data(faces: FaceSet, write_csv: Callable[[FaceSet], Path]) -> Path:
+    return write_csv(faces)
+
+
+def test_train_evaluate_export(recipe: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    said = call(cli.train, recipe, "--data", data, "--out", out, "--device", "cpu", "epochs=1")
+    assert "epoch 1/1" in said
+    assert "\x1b" not in said
+    assert {path.name for path in out.iterdir()} == {
+        "recipe.yaml",
+        "checkpoint.safetensors",
+        "metrics.csv",
+        "weights.safetensors",
+        "evaluation.json",
+        "curves.png",
+        "confusion.png",
+        "reliability.png",
+        "MODEL_CARD.md",
+    }
+    weights = out / "weights.safetensors"
+    _, header = load_weights(weights)
+    assert header.recipe["epochs"] == 1
+    assert str(tmp_path) not in header.model_dump_json()
+
+    report = json.loads(call(cli.evaluate, weights, "--data", data, "--json"))
+    assert report["figures"]["none"]["accuracy"] == header.metrics["public_accuracy"]
+    assert report["figures"]["none"]["count"] == 70
+    text = call(cli.evaluate, weights, "--data", data, "--split", "Training")
+    assert "Training, 210 faces" in text
+
+    call(cli.export, weights, "--out", tmp_path / "net.onnx")
+    assert (tmp_path / "net.onnx").stat().st_size > 10_000
+
+
+def test_several_seeds_are_summed_up_and_not_trained_twice(recipe: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "seeds"
+    arguments = (recipe, "--data", data, "--out", out, "--device", "cpu", "--seeds", 2, "epochs=1")
+    assert "over 2 seeds: mean" in call(cli.train, *arguments)
+    summary = json.loads((out / "seeds.json").read_text())
+    each = [read_header(out / f"seed-{n}" / "weights.safetensors").metrics["public_accuracy"] for n in (0, 1)]
+    assert summary["public_accuracy_mean"] == pytest.approx(sum(each) / 2)
+    assert summary["public_accuracy_deviation"] == pytest.approx(abs(each[0] - each[1]) / 2**0.5)
+    assert "epoch" not in call(cli.train, *arguments)
+
+
+def test_data_info(data: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "samples.png"
+    text = call(cli.data, "info", data, "--picture", picture)
+    assert "280 faces" in text
+    assert "blank pictures: 0" in text
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert json.loads(call(cli.data, "info", data, "--picture", picture, "--json"))["counts"]["Training"]["sad"] == 30
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(UserError, match="must be onnx"):
+        call(cli.export, "resnet9-s", "--format", "tflite")
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    code = "from pipeline.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_mistake_is_one_line_and_a_failing_exit_code(recipe: Path, tmp_path: Path) -> None:
+    process = start("train", recipe, "--data", tmp_path / "none.csv")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert "no data at" in err
+
+
+def test_ctrl_c_keeps_the_last_epoch_and_the_same_command_goes_on(recipe: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start("train", recipe, "--data", data, "--out", out, "--device", "cpu", "epochs=5000")
+    checkpoint = out / "checkpoint.safetensors"
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 130
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    assert checkpoint.exists()
+    with pytest.raises(UserError, match="another recipe"):
+        call(cli.train, recipe, "--data", data, "--out", out, "--device", "cpu", "lr=0.5")

@@ -1,0 +1,111 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import nodes
+from nodes.emotion.model import ResNet9
+from nodes.emotion.weights import Header, load_weights
+from nodes.preprocess import LABELS, Preprocess, preprocess
+from pipeline.errors import UserError
+from trainer.card import Entry, card
+from trainer.class_means import class_faces
+from trainer.dataset import PUBLIC, TRAINING, FaceSet
+from trainer.evaluate import evaluate
+from trainer.export import export_onnx
+from trainer.predict import VIEWS, predict_logits, probabilities
+from trainer.through_detector import BORDER, ENLARGED, find_faces, in_a_frame
+
+
+@pytest.fixture(scope="module")
+def drawn() -> FaceSet:
+    """The synthetic camera's seven faces, one a class."""
+    strip = cv2.imread(str(Path(nodes.__file__).parent / "testsrc_faces.png"), cv2.IMREAD_GRAYSCALE)
+    assert strip is not None
+    images = np.stack(np.split(strip, len(LABELS), axis=1))
+    return FaceSet(Path("drawn"), images, np.arange(7), np.full(7, PUBLIC), np.arange(7))
+
+
+@pytest.fixture(scope="module")
+def net() -> ResNet9:
+    torch.manual_seed(0)
+    return ResNet9(width=4).eval()
+
+
+def test_each_level_has_its_views(net: ResNet9, drawn: FaceSet) -> None:
+    for tta, count in VIEWS.items():
+        assert predict_logits(net, drawn.images, tta).shape == (count, 7, 7)
+
+
+def test_flip_tta_does_not_care_which_way_a_face_looks(net: ResNet9, drawn: FaceSet) -> None:
+    straight = probabilities(predict_logits(net, drawn.images, "flip"))
+    mirrored = probabilities(predict_logits(net, np.ascontiguousarray(drawn.images[:, :, ::-1]), "flip"))
+    np.testing.assert_allclose(straight, mirrored, atol=1e-5)
+    assert not np.allclose(straight, probabilities(predict_logits(net, drawn.images)), atol=1e-5)
+
+
+def test_the_frame_holds_the_picture_where_it_says() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 2)
+    frame = in_a_frame(image)
+    back = preprocess(frame, (BORDER, BORDER, ENLARGED, ENLARGED), Preprocess(margin=0))
+    assert np.abs(back.astype(int) - image).max() <= 3
+
+
+def test_every_drawn_face_is_found_and_cut_much_as_it_was(drawn: FaceSet) -> None:
+    found = find_faces(drawn.images)
+    assert found.index.tolist() == list(range(7))
+    for image, patch in zip(drawn.images, found.patches, strict=True):
+        assert np.corrcoef(image.ravel(), patch.ravel())[0, 1] > 0.8
+
+
+def test_where_there_is_no_face_none_is_found(net: ResNet9) -> None:
+    grey = FaceSet(Path("grey"), np.full((2, 48, 48), 90, np.uint8), np.zeros(2, int), np.full(2, PUBLIC), np.arange(2))
+    through = evaluate(net, Header(width=4), grey, PUBLIC, through_detector=True).through_detector
+    assert through is not None
+    assert (through.count, through.found, through.found_rate) == (2, 0, 0.0)
+
+
+def test_an_evaluation_is_json_and_fills_the_card(net: ResNet9, drawn: FaceSet) -> None:
+    result = evaluate(net, Header(width=4, temperature=2.0), drawn, PUBLIC, through_detector=True)
+    again = json.loads(json.dumps(result.as_json()))
+    assert again["figures"].keys() == VIEWS.keys()
+    assert again["calibration"]["temperature"] == 2.0
+    assert again["through_detector"]["found"] == 7
+    text = card([Entry("tiny", Header(width=4, recipe={"description": "a trial"}), result, 1000)])
+    for part in ("`tiny`", "a trial", f"{result.figures['flip'].accuracy:.2%}", "Article 5(1)(f)", "Demographics"):
+        assert part in text
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_onnx_file_answers_as_torch_does(tmp_path: Path, drawn: FaceSet, count: int) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    net, header = load_weights("resnet9-s")
+    path = tmp_path / "net.onnx"
+    export_onnx(net, header, path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (theirs,) = session.run(None, {"faces": drawn.images[:count, None]})
+    ours = probabilities(predict_logits(net, drawn.images[:count]), header.temperature)
+    np.testing.assert_allclose(theirs, ours, atol=1e-4)
+    stored = session.get_modelmeta().custom_metadata_map["emograph"]
+    assert Header.model_validate_json(stored).labels == LABELS
+
+
+def test_export_to_a_place_that_cannot_be_written(net: ResNet9, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        export_onnx(net, Header(width=4), tmp_path / "file" / "net.onnx")
+
+
+def test_class_faces_leave_blank_pictures_out(faces: FaceSet) -> None:
+    training = faces.split(TRAINING)
+    images = training.images.copy()
+    images[:7] = 0
+    blanked = FaceSet(training.source, images, training.labels, training.splits, training.rows)
+    result = class_faces(blanked)
+    assert result.shape == (7, 48, 48)
+    assert np.array_equal(result, class_faces(training.take(np.arange(7, len(training)))))

@@ -1,0 +1,50 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nodes.emotion.weights import available, find_weights, load_weights
+from nodes.preprocess import LABELS
+from trainer import programme
+from trainer.dataset import FaceSet
+from trainer.ferplus import VOTES
+
+
+@pytest.fixture
+def command(
+    faces: FaceSet, write_csv: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """The trial programme on stripes, with votes that say what the labels say."""
+    as_label = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
+    names = [as_label.get(name, name) for name in VOTES]
+    table = pd.DataFrame(0, index=range(len(faces)), columns=["row", *VOTES])
+    table["row"] = range(len(faces))
+    for row, label in enumerate(faces.labels):
+        table.loc[row, VOTES[names.index(LABELS[label])]] = 10
+    table.to_csv(tmp_path / "ferplus.csv", index=False)
+    inputs = ["--data", str(write_csv(faces)), "--ferplus", str(tmp_path / "ferplus.csv")]
+
+    def call(*more: str) -> None:
+        monkeypatch.setattr(
+            "sys.argv", ["programme", *inputs, "--out", str(tmp_path / "out"), "--device", "cpu", "--trial", *more]
+        )
+        programme.main()
+
+    return call
+
+
+def test_the_whole_programme_stops_in_time_and_goes_on(command: Callable[..., None], tmp_path: Path) -> None:
+    packaged = {name: find_weights(name).read_bytes() for name in available()}
+    with pytest.raises(SystemExit) as stopped:
+        command("--minutes", "0")
+    assert stopped.value.code == programme.TO_BE_CONTINUED
+    command()
+    out = tmp_path / "out"
+    for recipe in ("distil", "distil-s"):
+        _, header = load_weights(out / recipe / "weights.safetensors")
+        assert len(header.recipe["distill"]["teachers"]) == 2
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "## `resnet9`" in card
+    assert "## `resnet9-s`" in card
+    assert {name: find_weights(name).read_bytes() for name in available()} == packaged

@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+import trainer
+from pipeline.errors import UserError
+from trainer.recipe import Recipe, load_recipe
+from trainer.schedule import one_cycle
+
+RECIPES = sorted((Path(trainer.__file__).parents[1] / "configs" / "training").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    assert load_recipe(path).epochs > 0
+
+
+def test_the_article_is_kept_to_the_letter() -> None:
+    recipe = load_recipe(next(path for path in RECIPES if path.stem == "article"))
+    assert (recipe.width, recipe.epochs, recipe.batch) == (64, 30, 128)
+    assert (recipe.lr, recipe.clip_value, recipe.augment.crop_padding) == (0.001, 0.1, 4)
+    assert recipe.augment.flip == 0.5
+    assert recipe.leave_out == []
+    assert (recipe.augment.rotate, recipe.mixup, recipe.ema, recipe.label_smoothing) == (0, 0, 0, 0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text("epochs: 3\nlr: 0.01\n")
+    return path
+
+
+def test_overrides_are_applied_and_typed(path: Path) -> None:
+    recipe = load_recipe(path, ["epochs=5", "augment.rotate=10", "sizes=[[0.5,32],[1.0,48]]"])
+    assert (recipe.epochs, recipe.augment.rotate) == (5, 10)
+    assert [recipe.size_at(epoch) for epoch in range(5)] == [32, 32, 32, 48, 48]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epoch=5", "unknown key 'epoch'; did you mean 'epochs'"),
+        ("augment.rotat=5", r"unknown key 'augment\.rotat'; did you mean 'rotate'"),
+        ("epochs=many", "epochs: .*integer"),
+        ("epochs=0", "epochs: .*greater than or equal to 1"),
+        ("augment.flip=2", r"augment\.flip: "),
+        ("sizes=[[0.5,48]]", "end with share 1.0"),
+        ("sizes=[[1.0,50]]", "multiple of 8"),
+        ("leave_out=[ugly]", "leave_out"),
+        ("epochs", "key=value"),
+        ("lr=[", "not YAML"),
+        ("epochs.x=1", "has no parts"),
+    ],
+)
+def test_a_wrong_override_is_named(path: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_recipe(path, [override])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("- a\n", "must be a mapping"), ("a: [", "not a YAML"), ("lr: 1\n", "'epochs' is missing"), (None, "cannot read")],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_recipe(path)
+
+
+def test_a_recipe_survives_its_own_file(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+@pytest.mark.parametrize("warmup", [0.1, 0.3, 0.5])
+def test_one_cycle_is_torchs(warmup: float) -> None:
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=50, pct_start=warmup)
+    for step in range(50):
+        group = optimizer.param_groups[0]
+        assert one_cycle(step, 50, 0.01, warmup) == pytest.approx((group["lr"], group["betas"][0]), rel=1e-6)
+        optimizer.step()
+        if step < 49:
+            theirs.step()

@@ -1,0 +1,118 @@
+"""A run's state after a whole epoch: one safetensors file with a JSON header. Nothing is ever unpickled.
+
+A new checkpoint replaces the old one in one step, so that a kill or a full disk leaves the last good one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pipeline.errors import UserError
+
+_FORMAT = "emograph-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`tensors` are named model.*, ema.*, optimizer.<parameter>.<state>; `history` is one dict an epoch."""
+
+    epoch: int
+    recipe: dict[str, Any]
+    data_hash: str
+    history: list[dict[str, float]]
+    tensors: dict[str, Tensor]
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors of one part, without the part's name."""
+        return {
+            key.removeprefix(name + "."): value for key, value in self.tensors.items() if key.startswith(name + ".")
+        }
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state as flat tensors; hyperparameters are not in it, the schedule sets them."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{parameter}.{name}": value
+        for parameter, values in state.items()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`.
+
+    Each value gets the memory layout of its parameter (channels_last): fused optimizers walk both as they lie
+    in memory, so values in the file's layout would meet the wrong weights.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".")
+        parameter = parameters[int(number)]
+        per_weight = value.shape == parameter.shape
+        laid_out = torch.empty_like(parameter, dtype=value.dtype).copy_(value) if per_weight else value
+        state.setdefault(int(number), {})[name] = laid_out
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that at every moment either the old or the new one is there whole.
+
+    Raises UserError if the disk is full or the place cannot be written; the old file then still stands.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        kept = "; the earlier one is still there" if path.exists() else ""
+        raise UserError(f"cannot write {path}: {error.strerror or error}{kept}") from error
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    header = {
+        "format": _FORMAT,
+        "epoch": json.dumps(checkpoint.epoch),
+        "recipe": json.dumps(checkpoint.recipe),
+        "data_hash": checkpoint.data_hash,
+        "history": json.dumps(checkpoint.history),
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
+    write_whole(path, save(tensors, header))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read what `save_checkpoint` wrote; UserError if it is something else or cut off."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != _FORMAT:
+                raise UserError(f"{path} is not a checkpoint of this trainer")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"the checkpoint {path} cannot be read ({error}); delete it to start anew") from error
+    return Checkpoint(
+        epoch=json.loads(header["epoch"]),
+        recipe=json.loads(header["recipe"]),
+        data_hash=header["data_hash"],
+        history=json.loads(header["history"]),
+        tensors=tensors,
+    )

@@ -1,0 +1,127 @@
+"""The commands `emograph train`, `evaluate`, `export` and `data`; found by entry points, so the engine knows none.
+
+Heavy imports stay inside the functions: `--help` must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DataPath = Annotated[Path, typer.Option("--data", metavar="PATH", help="fer2013.csv, or the folder of picture folders")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Json = Annotated[bool, typer.Option("--json", help="for machines")]
+
+data = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at a data set.")
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML file of configs/training")],
+    data: DataPath,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="change a key of the recipe: epochs=5")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="the run's folder (default: runs/RECIPE)")] = None,
+    ferplus: Annotated[Path | None, typer.Option(help="ferplus.csv, for recipes that use its votes")] = None,
+    device: Device = "auto",
+    seeds: Annotated[int, typer.Option(min=1, help="train with so many seeds, report mean and deviation")] = 1,
+) -> None:
+    """Train weights; the same command again goes on where a stopped run was."""
+    from trainer.console import TrainingView, print_evaluation
+    from trainer.prepare import load_for_training
+    from trainer.recipe import load_recipe
+    from trainer.session import train_run, train_seeds
+
+    checked = load_recipe(recipe, overrides or [])
+    folder = out or Path("runs") / recipe.stem
+    faces = load_for_training(data)
+    try:
+        with TrainingView() as view:
+            if seeds == 1:
+                result = train_run(checked, faces, folder, device, ferplus, view.tell)
+            else:
+                summary = train_seeds(checked, seeds, faces, folder, device, ferplus, view.tell_seed)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; the same command goes on after the last epoch saved in {folder}", err=True)
+        raise typer.Exit(130) from None
+    if seeds == 1:
+        print_evaluation(result)
+    else:
+        mean, deviation = summary["public_accuracy_mean"], summary["public_accuracy_deviation"]
+        print(f"PublicTest accuracy over {seeds} seeds: mean {mean:.2%}, deviation {deviation:.2%}")
+    print(f"results are in {folder}")
+
+
+def evaluate(
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="a name (resnet9) or a file")],
+    data: DataPath,
+    split: Annotated[str, typer.Option(help="Training, PublicTest or PrivateTest")] = "PublicTest",
+    through_detector: Annotated[
+        bool, typer.Option("--through-detector", help="also find each face in a larger frame first")
+    ] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure weights on one split of a data set."""
+    from nodes.emotion.weights import load_weights
+    from trainer.console import print_evaluation
+    from trainer.dataset import load
+    from trainer.evaluate import evaluate as measure
+    from trainer.prepare import pick_device
+
+    net, header = load_weights(weights)
+    faces = load(data, [split]).split(split)
+    result = measure(net.to(pick_device(device)), header, faces, split, through_detector)
+    if as_json:
+        print(json.dumps({"weights": weights, **result.as_json()}))
+    else:
+        print_evaluation(result)
+
+
+def export(
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="a name (resnet9) or a file")],
+    format: Annotated[str, typer.Option(help="onnx")] = "onnx",
+    out: Annotated[Path | None, typer.Option(help="the file to write (default: NAME.onnx)")] = None,
+) -> None:
+    """Write weights for other runtimes."""
+    from nodes.emotion.weights import find_weights, load_weights
+    from pipeline.errors import UserError
+    from trainer.export import export_onnx
+
+    if format != "onnx":
+        raise UserError(f"unknown format '{format}': it must be onnx")
+    net, header = load_weights(weights)
+    path = out or Path(find_weights(weights).stem + ".onnx")
+    export_onnx(net, header, path)
+    print(f"wrote {path}: faces uint8 (n, 1, 48, 48) -> probabilities float32 (n, {len(header.labels)})")
+
+
+@data.callback()
+def _data() -> None:
+    """Keeps `data info` two words although it is the only command yet."""
+
+
+@data.command()
+def info(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="fer2013.csv, or the folder of picture folders")],
+    picture: Annotated[Path, typer.Option(help="where to write samples of each class")] = Path("samples.png"),
+    as_json: Json = False,
+) -> None:
+    """Count faces per class and split, blank pictures and exact copies; write a picture of samples."""
+    from trainer.checkpoint import write_whole
+    from trainer.console import print_info
+    from trainer.dataset import load
+    from trainer.info import describe
+    from trainer.pictures import samples_png
+
+    faces = load(path)
+    description: dict[str, Any] = describe(faces)
+    write_whole(picture, samples_png(faces))
+    if as_json:
+        print(json.dumps({**description, "picture": str(picture)}))
+    else:
+        print_info(description)
+        print(f"samples of each class are in {picture}")

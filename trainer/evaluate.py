@@ -1,0 +1,90 @@
+"""What weights are worth on a split: figures per test-time augmentation, calibration, and through the detector."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nodes.emotion.model import ResNet9
+from nodes.emotion.weights import Header
+from trainer.dataset import FaceSet
+from trainer.metrics import Figures, expected_calibration_error, figures, nll
+from trainer.predict import VIEWS, predict_logits, probabilities
+from trainer.through_detector import Found, find_faces
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """NLL and ECE, without test-time augmentation, before and after division by the header's temperature."""
+
+    temperature: float
+    nll_before: float
+    nll_after: float
+    ece_before: float
+    ece_after: float
+
+
+@dataclass(frozen=True)
+class ThroughDetector:
+    """Faces found in larger frames by the haardetect node's code, cut by preprocess(), then classified.
+
+    `direct` is the accuracy of the data set's own pictures of those same faces.
+    """
+
+    count: int
+    found: int
+    found_rate: float
+    accuracy: float
+    interval: tuple[float, float]
+    direct: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything `emograph evaluate` reports; `figures` by level of test-time augmentation."""
+
+    split: str
+    figures: dict[str, Figures]
+    calibration: Calibration
+    through_detector: ThroughDetector | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate(net: ResNet9, header: Header, faces: FaceSet, split: str, through_detector: bool = False) -> Evaluation:
+    """Measure a network on one split's faces; probabilities are taken after the header's temperature."""
+    temperature = header.temperature
+    logits = {tta: predict_logits(net, faces.images, tta) for tta in VIEWS}
+    plain = {T: probabilities(logits["none"], T) for T in (1.0, temperature)}
+    calibration = Calibration(
+        temperature,
+        nll(plain[1.0], faces.labels),
+        nll(plain[temperature], faces.labels),
+        expected_calibration_error(plain[1.0], faces.labels),
+        expected_calibration_error(plain[temperature], faces.labels),
+    )
+    return Evaluation(
+        split,
+        {tta: figures(probabilities(views, temperature), faces.labels) for tta, views in logits.items()},
+        calibration,
+        _through_detector(net, faces, find_faces(faces.images, header.preprocess)) if through_detector else None,
+    )
+
+
+def _through_detector(net: ResNet9, faces: FaceSet, found: Found) -> ThroughDetector:
+    labels = faces.labels[found.index]
+    if not len(labels):
+        return ThroughDetector(len(faces), 0, 0.0, 0.0, (0.0, 1.0), 0.0)
+    seen = figures(probabilities(predict_logits(net, found.patches)), labels)
+    direct = probabilities(predict_logits(net, faces.images[found.index])).argmax(axis=1)
+    return ThroughDetector(
+        count=len(faces),
+        found=len(labels),
+        found_rate=len(labels) / len(faces),
+        accuracy=seen.accuracy,
+        interval=seen.interval,
+        direct=float(np.mean(direct == labels)),
+    )

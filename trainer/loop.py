@@ -1,0 +1,319 @@
+"""One training run: recipe and faces in, EMA weights of the last epoch out.
+
+What an epoch does is a function of the recipe, its seed, the epoch's number and the state before it: order,
+augmentation and mixup come from generators seeded with (seed, epoch). So a run resumed from a checkpoint ends,
+on the CPU, in exactly the weights of an unbroken one. The best epoch is never picked: the last one counts.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nodes.emotion.model import ResNet9
+from nodes.preprocess import LABELS
+from pipeline.errors import UserError
+from trainer.augment import augment, resize
+from trainer.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from trainer.ferplus import VOTES
+from trainer.recipe import Recipe
+from trainer.schedule import one_cycle
+
+EVALUATION_BATCH = 512
+SECONDS_BETWEEN_SAVES = 15.0
+"""On a GPU an epoch takes less than writing its checkpoint; on a CPU every epoch is saved."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Faces on the device: images uint8 (N, 48, 48), labels int64 (N,), votes float32 (N, 10) or None."""
+
+    images: Tensor
+    labels: Tensor
+    votes: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands; passed to the callback after every step. `public` is set after each epoch."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+    seconds_left: float
+    public: float | None = None
+
+
+class Trainee(nn.Module):
+    """The network plus, where a recipe asks for it, a second head that predicts the FER+ votes."""
+
+    def __init__(self, net: ResNet9, votes: bool) -> None:
+        super().__init__()
+        self.net = net
+        self.votes = nn.Linear(net.classifier.in_features, len(VOTES)) if votes else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        embedded = self.net.embed(x)
+        return self.net.classifier(embedded), self.votes(embedded) if self.votes is not None else None
+
+
+def computes_in_bf16(device: torch.device, wish: str) -> bool:
+    """Whether a recipe's `precision` means bf16 here: on CPUs it pays only with avx512_bf16."""
+    if wish != "auto":
+        return wish == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+class Run:
+    """The state of one run. `train()` takes it to the end, and leaves it in `average`."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        training: Arrays,
+        public: Arrays,
+        data_hash: str,
+        teachers: list[ResNet9] | None = None,
+    ) -> None:
+        self.recipe, self.training, self.public, self.data_hash = recipe, training, public, data_hash
+        self.teachers = teachers or []
+        self.device = training.images.device
+        self.epoch = 0
+        self.history: list[dict[str, float]] = []
+        self.steps_per_epoch = math.ceil(len(training) / recipe.batch)
+
+        torch.backends.cudnn.benchmark = True
+        torch.manual_seed(recipe.seed)
+        self.trainee = Trainee(ResNet9(recipe.width), votes=recipe.ferplus > 0).to(self.device)
+        self.average = ResNet9(recipe.width).to(self.device).eval()
+        self.average.load_state_dict(self.trainee.net.state_dict())
+        self.optimizer = _optimizer(recipe, self.trainee)
+        bf16 = computes_in_bf16(self.device, recipe.precision)
+        self._autocast: Callable[[], AbstractContextManager] = lambda: torch.autocast(
+            self.device.type, torch.bfloat16, enabled=bf16
+        )
+        self._forward: Callable[[Tensor], tuple[Tensor, Tensor | None]] = self.trainee
+        if recipe.compile and self.device.type == "cuda":
+            # Several runs in one process would reach dynamo's limit of recompilations and fall back in silence;
+            # dynamic=False keeps the full batches static although the last one of an epoch is smaller.
+            torch.compiler.reset()
+            self._forward = torch.compile(self.trainee, dynamic=False)
+
+    def train(self, checkpoint: Path | None, tell: Callable[[Progress], None] = lambda _: None) -> ResNet9:
+        """Go on to the last epoch, saving between epochs; returns the averaged network, in eval mode.
+
+        Raises UserError if the loss stops being a number, or a checkpoint cannot be written.
+        """
+        saved = -math.inf
+        while self.epoch < self.recipe.epochs:
+            self._train_epoch(tell)
+            due = self.epoch == self.recipe.epochs or time.monotonic() - saved > SECONDS_BETWEEN_SAVES
+            if checkpoint is not None and due:
+                self.save(checkpoint)
+                saved = time.monotonic()
+        return self.average
+
+    def save(self, path: Path) -> None:
+        tensors = {
+            **{f"model.{name}": value for name, value in self.trainee.state_dict().items()},
+            **{f"ema.{name}": value for name, value in self.average.state_dict().items()},
+            **{f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()},
+        }
+        recipe = self.recipe.model_dump(mode="json")
+        save_checkpoint(path, Checkpoint(self.epoch, recipe, self.data_hash, self.history, tensors))
+
+    def resume(self, path: Path) -> None:
+        """Take over a checkpoint; UserError if it comes from another recipe or other data."""
+        checkpoint = load_checkpoint(path)
+        ours = self.recipe.model_dump(mode="json")
+        differing = sorted(
+            key
+            for key in (ours | checkpoint.recipe).keys() - {"description"}
+            if ours.get(key) != checkpoint.recipe.get(key)
+        )
+        if differing:
+            raise UserError(
+                f"the checkpoint {path} is of another recipe ({', '.join(differing)} differ): "
+                "give another --out, or delete it"
+            )
+        if checkpoint.data_hash != self.data_hash:
+            raise UserError(f"the checkpoint {path} was trained on other data: give another --out")
+        self.trainee.load_state_dict(checkpoint.part("model"))
+        self.average.load_state_dict(checkpoint.part("ema"))
+        restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
+        self.epoch, self.history = checkpoint.epoch, checkpoint.history
+
+    def _train_epoch(self, tell: Callable[[Progress], None]) -> None:
+        recipe, steps = self.recipe, self.steps_per_epoch
+        self.trainee.train()
+        loss_sum = torch.zeros((), device=self.device)
+        correct = torch.zeros((), device=self.device)
+        seen, learning_rate, started = 0, 0.0, time.perf_counter()
+        for step, (x, targets, votes, labels) in enumerate(self._batches()):
+            learning_rate = self._set_schedule(self.epoch * steps + step)
+            loss, logits = self._loss(x, targets, votes)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if recipe.clip_value:
+                nn.utils.clip_grad_value_(self.trainee.parameters(), recipe.clip_value)
+            self.optimizer.step()
+            self._update_average(self.epoch * steps + step)
+            loss_sum += loss.detach() * len(labels)
+            correct += (logits.argmax(dim=1) == labels).sum()
+            seen += len(labels)
+            # Reading a figure back makes the GPU wait, so only now and then.
+            if step % 20 == 0 or step == steps - 1:
+                mean_loss = loss_sum.item() / seen
+                self._check_finite(mean_loss, learning_rate)
+                speed = seen / (time.perf_counter() - started)
+                left = ((recipe.epochs - self.epoch) * len(self.training) - seen) / speed
+                tell(
+                    Progress(self.epoch, recipe.epochs, step + 1, steps, mean_loss, correct.item() / seen, speed, left)
+                )
+        trained = time.perf_counter() - started
+        size = recipe.size_at(self.epoch)
+        accuracy, nll = self._evaluate(size)
+        row = {
+            "epoch": self.epoch + 1,
+            "size": size,
+            "lr": learning_rate,
+            "loss": loss_sum.item() / seen,
+            "accuracy": correct.item() / seen,
+            "public_accuracy": accuracy,
+            "public_nll": nll,
+            "images_per_second": seen / trained,
+            "seconds": time.perf_counter() - started,
+        }
+        self.history.append(row)
+        self.epoch += 1
+        left = (recipe.epochs - self.epoch) * row["seconds"]
+        tell(
+            Progress(
+                self.epoch - 1,
+                recipe.epochs,
+                steps,
+                steps,
+                row["loss"],
+                row["accuracy"],
+                row["images_per_second"],
+                left,
+                public=accuracy,
+            )
+        )
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]:
+        """Augmented x (B, 1, S, S), targets (B, 7), votes (B, 10) or None, and the main labels (B,)."""
+        recipe, data = self.recipe, self.training
+        generator = torch.Generator(self.device).manual_seed(recipe.seed * 100_003 + self.epoch)
+        beta = np.random.default_rng([recipe.seed, self.epoch])
+        order = torch.randperm(len(data), device=self.device, generator=generator)
+        for chosen in order.split(recipe.batch):
+            x = augment(data.images[chosen], recipe.augment, recipe.size_at(self.epoch), generator)
+            labels = data.labels[chosen]
+            targets = F.one_hot(labels, len(LABELS)).float()
+            votes = data.votes[chosen] if data.votes is not None else None
+            if recipe.mixup:
+                share = max(mix := float(beta.beta(recipe.mixup, recipe.mixup)), 1 - mix)
+                other = torch.randperm(len(labels), device=self.device, generator=generator)
+                x, targets = x.lerp(x[other], 1 - share), targets.lerp(targets[other], 1 - share)
+                votes = votes.lerp(votes[other], 1 - share) if votes is not None else None
+            yield x, targets, votes, labels
+
+    def _loss(self, x: Tensor, targets: Tensor, votes: Tensor | None) -> tuple[Tensor, Tensor]:
+        recipe = self.recipe
+        with self._autocast():
+            logits, vote_logits = self._forward(x)
+        logits = logits.float()
+        loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+        if self.teachers and recipe.distill:
+            loss = torch.lerp(loss, self._distillation(x, logits), recipe.distill.share)
+        if vote_logits is not None and votes is not None:
+            # Rows without votes are all 0 and so add nothing.
+            loss = loss - recipe.ferplus * (votes * vote_logits.float().log_softmax(dim=1)).sum(dim=1).mean()
+        return loss, logits
+
+    def _distillation(self, x: Tensor, logits: Tensor) -> Tensor:
+        """KL from the teachers' mean to the student, both softened; the same view for all."""
+        assert self.recipe.distill is not None
+        temperature = self.recipe.distill.temperature
+        with torch.no_grad(), self._autocast():
+            softened = [(teacher(x).float() / temperature).softmax(dim=1) for teacher in self.teachers]
+        mean = torch.stack(softened).mean(dim=0)
+        student = (logits / temperature).log_softmax(dim=1)
+        return F.kl_div(student, mean, reduction="batchmean") * temperature**2
+
+    def _set_schedule(self, step: int) -> float:
+        steps = self.recipe.epochs * self.steps_per_epoch
+        learning_rate, momentum = one_cycle(step, steps, self.recipe.lr, self.recipe.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+            if "betas" in group:
+                group["betas"] = (momentum, group["betas"][1])
+            else:
+                group["momentum"] = momentum
+        return learning_rate
+
+    @torch.no_grad()
+    def _update_average(self, step: int) -> None:
+        """Exponential moving average, with a shorter memory at the start so that it forgets the beginning."""
+        share = 1 - min(self.recipe.ema, (1 + step) / (10 + step))
+        for mean, value in zip(self.average.state_dict().values(), self.trainee.net.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, share)
+            else:
+                mean.copy_(value)
+
+    def _check_finite(self, loss: float, learning_rate: float) -> None:
+        if not math.isfinite(loss):
+            kept = "; the last checkpoint is kept" if self.epoch else ""
+            raise UserError(
+                f"the loss is {loss} in epoch {self.epoch + 1} at learning rate {learning_rate:.2g}: "
+                f"lower lr, or try precision=fp32{kept}"
+            )
+
+    @torch.no_grad()
+    def _evaluate(self, size: int) -> tuple[float, float]:
+        """(accuracy, NLL) of the averaged network on PublicTest at a picture size."""
+        correct = nll = 0.0
+        for images, labels in zip(
+            self.public.images.split(EVALUATION_BATCH), self.public.labels.split(EVALUATION_BATCH), strict=True
+        ):
+            with self._autocast():
+                logits = self.average(resize(images, size)).float()
+            correct += (logits.argmax(dim=1) == labels).sum().item()
+            nll += F.cross_entropy(logits, labels, reduction="sum").item()
+        return correct / len(self.public), nll / len(self.public)
+
+
+def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    parameters = list(model.parameters())
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay, fused=True
+        )
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    return kind(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)

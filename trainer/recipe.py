@@ -1,0 +1,140 @@
+"""Recipes: everything that decides a training run, in one checked YAML file that is saved with its result.
+
+A key that does not exist, or a value of the wrong type or range, is an error that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import UserError, did_you_mean
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Augment(_Strict):
+    """What happens to each training picture; zeros switch a part off."""
+
+    flip: Share = 0.5
+    crop_padding: Annotated[int, Field(ge=0, le=16, description="shift by up to so many whole pixels")] = 0
+    rotate: Annotated[float, Field(ge=0, le=90, description="degrees, to either side")] = 0
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1, 1)
+    translate: Annotated[Share, Field(description="of the side, in every direction")] = 0
+    fill: Annotated[Literal["zeros", "border", "reflection"], Field(description="what stands outside the picture")] = (
+        "border"
+    )
+    contrast: Annotated[Share, Field(description="factor 1 - c .. 1 + c around the mean")] = 0
+    brightness: Annotated[Share, Field(description="added, as a share of 255")] = 0
+    erase: Annotated[Share, Field(description="probability of one erased rectangle")] = 0
+    erase_area: tuple[Share, Share] = (0.02, 0.2)
+
+
+class Distill(_Strict):
+    """Learning from teachers that see the same augmented view (Hinton et al. 2015; Beyer et al. 2022)."""
+
+    teachers: Annotated[list[str], Field(min_length=1, description="weight files")]
+    share: Annotated[Share, Field(description="of the loss; the rest is cross entropy with labels")] = 0.9
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+
+
+class Recipe(_Strict):
+    """One training run."""
+
+    description: str = ""
+    width: Annotated[int, Field(ge=4, le=256)] = 64
+    epochs: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=2)] = 128
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    lr: Annotated[float, Field(gt=0, description="the peak of the one-cycle schedule")]
+    warmup: Annotated[Share, Field(description="share of the steps until the peak")] = 0.3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_value: Annotated[float, Field(ge=0, description="clip each gradient element; 0: off")] = 0.0
+    label_smoothing: Share = 0.0
+    mixup: Annotated[float, Field(ge=0, description="alpha of the Beta distribution; 0: off")] = 0.0
+    ema: Annotated[float, Field(ge=0, lt=1, description="decay per step; 0: off, weights as they end")] = 0.0
+    ferplus: Annotated[float, Field(ge=0, description="weight of the auxiliary loss on FER+ votes")] = 0.0
+    sizes: Annotated[
+        list[tuple[Share, Annotated[int, Field(ge=16, multiple_of=8)]]],
+        Field(min_length=1, description="[until this share of the epochs, picture size], in order"),
+    ] = [(1.0, 48)]
+    leave_out: Annotated[
+        list[Literal["blank", "leaked", "copies"]],
+        Field(description="Training rows: constant; also in another split; repeated"),
+    ] = ["blank", "leaked"]
+    augment: Augment = Augment()
+    distill: Distill | None = None
+    precision: Annotated[
+        Literal["auto", "bf16", "fp32"], Field(description="auto: bf16 where the device computes in it")
+    ] = "auto"
+    compile: Annotated[bool, Field(description="torch.compile; CUDA only, slower on the CPUs tried")] = True
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _sizes_reach_the_end(self) -> Recipe:
+        ends = [end for end, _ in self.sizes]
+        if ends != sorted(ends) or ends[-1] != 1:
+            raise ValueError("sizes must be in order and end with share 1.0")
+        return self
+
+    def size_at(self, epoch: int) -> int:
+        """Side of the training pictures in an epoch counted from 0."""
+        return next(size for end, size in self.sizes if epoch < end * self.epochs or end == 1)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply `key=value` overrides (`augment.rotate=10`; values are YAML).
+
+    Raises UserError, naming file and key.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a YAML recipe: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a recipe: it must be a mapping of keys to values")
+    for override in overrides:
+        _apply(content, override)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_problem(error)}") from error
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"'{override}' is not an override: write key=value, as in epochs=5")
+    *parents, last = key.split(".")
+    place = content
+    for parent in parents:
+        place = place.setdefault(parent, {})
+        if not isinstance(place, dict):
+            raise UserError(f"'{override}': {parent} has no parts")
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"'{override}': the value is not YAML") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = [str(part) for part in problem["loc"]]
+    name = ".".join(where) or "the recipe"
+    if problem["type"] == "extra_forbidden":
+        model = {"augment": Augment, "distill": Distill}.get(where[0], Recipe) if len(where) > 1 else Recipe
+        return f"unknown key '{name}'{did_you_mean(where[-1], model.model_fields)}"
+    if problem["type"] == "missing":
+        return f"the key '{name}' is missing"
+    return f"{name}: {problem['msg']} (it is {problem['input']!r})"

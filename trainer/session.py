@@ -1,0 +1,165 @@
+"""What `emograph train` does around the loop: the run's folder, resuming, several seeds, and what is left at the end.
+
+A finished run's folder holds recipe.yaml, checkpoint.safetensors, metrics.csv, weights.safetensors,
+evaluation.json, curves.png, confusion.png, reliability.png and MODEL_CARD.md.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+import yaml
+
+from nodes.emotion.model import ResNet9, fuse
+from nodes.emotion.weights import Header, load_weights, read_header, save_weights
+from trainer.card import Entry, card
+from trainer.checkpoint import write_whole
+from trainer.dataset import PUBLIC, FaceSet
+from trainer.evaluate import Evaluation, evaluate
+from trainer.loop import Progress, Run
+from trainer.metrics import fit_temperature
+from trainer.pictures import confusion_png, curves_png, reliability_png
+from trainer.predict import predict_logits
+from trainer.prepare import pick_device, prepare
+from trainer.recipe import Recipe
+
+Tell = Callable[[Progress], None]
+
+
+def train_run(
+    recipe: Recipe,
+    faces: FaceSet,
+    out: Path,
+    device: str = "auto",
+    ferplus: Path | None = None,
+    tell: Tell = lambda _: None,
+) -> Evaluation:
+    """Train, or go on with, one run in the folder `out`; a finished run is only evaluated again.
+
+    Raises UserError if `out` holds a run of another recipe or of other data.
+    """
+    place = pick_device(device)
+    data = prepare(faces, recipe, ferplus, place)
+    teachers = [_teacher(name, place) for name in recipe.distill.teachers] if recipe.distill else []
+    run = Run(recipe, data.training, data.public, data.digest, teachers)
+    checkpoint = out / "checkpoint.safetensors"
+    if checkpoint.exists():
+        run.resume(checkpoint)
+    write_whole(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
+
+    def save_and_tell(progress: Progress) -> None:
+        if progress.public is not None:
+            write_whole(out / "metrics.csv", pd.DataFrame(run.history).to_csv(index=False).encode())
+        tell(progress)
+
+    net = run.train(checkpoint, save_and_tell)
+    return finish(net, recipe, data.public_faces, data.digest, out, run.history)
+
+
+def finish(
+    net: ResNet9,
+    recipe: Recipe,
+    public: FaceSet,
+    data_hash: str,
+    out: Path,
+    history: list[dict[str, float]],
+) -> Evaluation:
+    """Fit the temperature on PublicTest, evaluate there, and write weights, pictures and card to `out`."""
+    temperature = fit_temperature(predict_logits(net, public.images)[0], public.labels)
+    header = Header(
+        width=recipe.width,
+        temperature=temperature,
+        recipe=recipe.model_dump(mode="json"),
+        data_hash=data_hash,
+        command=_command(),
+        git_commit=git_commit(),
+    )
+    weights = out / "weights.safetensors"
+    save_weights(weights, net.state_dict(), header)
+    # What is measured is the file as written, in fp16; its figures then go into its own header.
+    stored, _ = load_weights(weights)
+    result = evaluate(stored.to(net.classifier.weight.device), header, public, PUBLIC)
+    plain, flip = result.figures["none"], result.figures["flip"]
+    header.metrics = {
+        "public_accuracy": plain.accuracy,
+        "public_accuracy_flip": flip.accuracy,
+        "public_macro_f1": plain.macro_f1,
+        "public_nll": plain.nll,
+        "public_ece": plain.ece,
+        "epochs": len(history),
+        "seconds": sum(row["seconds"] for row in history),
+    }
+    save_weights(weights, stored.state_dict(), header)
+    write_whole(out / "evaluation.json", json.dumps(result.as_json(), indent=1).encode())
+    write_whole(out / "curves.png", curves_png(history))
+    write_whole(out / "confusion.png", confusion_png(plain))
+    logits = predict_logits(stored, public.images)
+    write_whole(out / "reliability.png", reliability_png(logits[0], public.labels, temperature))
+    write_whole(out / "MODEL_CARD.md", card([Entry(out.name, header, result, len(weights.read_bytes()))]).encode())
+    return result
+
+
+def train_seeds(
+    recipe: Recipe,
+    seeds: int,
+    faces: FaceSet,
+    out: Path,
+    device: str = "auto",
+    ferplus: Path | None = None,
+    tell: Callable[[int, Progress], None] = lambda _seed, _progress: None,
+) -> dict[str, float]:
+    """Runs with seeds recipe.seed, +1, ... in out/seed-N; mean and deviation (n - 1) go to out/seeds.json."""
+    accuracies: dict[int, float] = {}
+    for seed in range(recipe.seed, recipe.seed + seeds):
+        folder = out / f"seed-{seed}"
+        one = recipe.model_copy(update={"seed": seed})
+        if not is_finished(folder, one):
+            train_run(one, faces, folder, device, ferplus, lambda p, seed=seed: tell(seed, p))
+        accuracies[seed] = read_header(folder / "weights.safetensors").metrics["public_accuracy"]
+    values = list(accuracies.values())
+    summary = {
+        "seeds": len(values),
+        "public_accuracy_mean": statistics.mean(values),
+        "public_accuracy_deviation": statistics.stdev(values) if len(values) > 1 else 0.0,
+        **{f"seed-{seed}": value for seed, value in accuracies.items()},
+    }
+    write_whole(out / "seeds.json", json.dumps(summary, indent=1).encode())
+    return summary
+
+
+def is_finished(folder: Path, recipe: Recipe) -> bool:
+    """Whether a folder holds the final, measured weights of just this recipe."""
+    path = folder / "weights.safetensors"
+    if not path.exists():
+        return False
+    header = read_header(path)
+    return header.recipe == recipe.model_dump(mode="json") and "public_accuracy" in header.metrics
+
+
+def git_commit() -> str:
+    """The commit of this source tree, with "-dirty" after it where files differ; empty if there is none."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _command() -> str:
+    """The command line; of absolute paths only the last part, since weights are passed on to others."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    script = Path(sys.argv[0])
+    program = ["python", "-m", f"trainer.{script.stem}"] if script.parent.name == "trainer" else ["emograph"]
+    return shlex.join([*program, *words])
+
+
+def _teacher(name: str, device: torch.device) -> ResNet9:
+    return fuse(load_weights(name)[0].to(device))
