@@ -117,12 +117,12 @@ class Harness:
         pts: int | None = None,
         meta: dict[str, Any] | None = None,
     ) -> Buffer:
-        """A buffer as it would reach the node now."""
+        """A buffer as it would reach the node now; without a frame it says 640x480 and has no pixels."""
         name = stream or self.node.streams[0]
         sequence = self._sequence.get(name, 0)
         self._sequence[name] = sequence + 1
         now = int(self.clock * 1e9)
-        height, width, channels = (*frame.shape, 1)[:3] if frame is not None else (0, 0, 0)
+        height, width, channels = (*frame.shape, 1)[:3] if frame is not None else (480, 640, 3)
         return Buffer(
             name, sequence, now if pts is None else pts, captured=now, wall=1_700_000_000_000_000_000 + now,
             shape=(height, width, channels), regions=regions or [], meta=meta or {}, _frame=frame,

@@ -112,6 +112,7 @@ def test_overload_stays_current_fair_and_exact(tmp_path: Path):
         assert ledger.adds_up
         assert ledger.in_flight == 0
         assert ledger.dropped[name, "window full"] > ledger.delivered
+    assert max(p.rss for p in run.supervisor.processes.values()) < 80e6  # thousands of frames came; few are held
     ages = [float(age) for lines in records(out).values() for *_, age in lines[:-1]]
     assert max(run.supervisor.figures["r"].metrics["age_ms"].samples) <= 300
     assert len(ages) == sum(delivered)

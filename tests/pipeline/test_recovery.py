@@ -200,3 +200,22 @@ def test_a_hang_outside_of_frames_is_noticed(monkeypatch: pytest.MonkeyPatch):
     assert run.error is None
     assert run.said("no sign of life for 3 s; killed")
     assert run.ledgers["a"].captured == 20
+
+
+def test_a_source_that_dies_with_nodes_of_its_process(tmp_path: Path):
+    out = tmp_path / "out"
+    run = run_graph(
+        "numbers name=a num_buffers=150 process=one ! work name=w delay=5ms process=one ! gather name=g ! "
+        f"record name=r path={out}  numbers name=b num_buffers=150 ! g.",
+        ["mode=lossless"],
+        kill_when_flowing("one"),
+    )
+    assert run.error is None
+    assert run.ledgers["b"].delivered == 150
+    ledger = run.ledgers["a"]
+    assert (ledger.captured, ledger.in_flight) == (150, 0)
+    assert ledger.delivered + sum(ledger.dropped.values()) == 150
+    assert {reason for _, reason in ledger.dropped} <= {"lost"}
+    numbers = [int(n) for n, *_ in records(out)["a"] if n != "eos"]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) == ledger.delivered
