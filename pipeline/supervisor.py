@@ -393,7 +393,8 @@ class Supervisor:
     def _quit(self) -> None:
         """All nodes close; whoever does not is killed."""
         self._tell_all({"do": "quit"})
-        deadline = time.monotonic() + QUIT_TIMEOUT * (1 if self.stop_reason else 10)
+        ended = self.stop_reason is None and not self.errors
+        deadline = time.monotonic() + QUIT_TIMEOUT * (10 if ended else 1)
         while time.monotonic() < deadline and not self._abort:
             if all(p.popen is None or p.popen.poll() is not None for p in self.processes.values()):
                 break

@@ -18,14 +18,14 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from typing import Any
 
 import zmq
 
 from pipeline import wire
-from pipeline.buffer import BadMessage, Buffer, Mark, is_trace, unpack
+from pipeline.buffer import BadMessage, Buffer, is_trace
 from pipeline.errors import UserError
+from pipeline.inbox import Inbox
 from pipeline.links import CallHome, CallLink, Home, Link, SocketHome, SocketLink
 from pipeline.node import Node, Sink, Source
 from pipeline.plan import Assignment
@@ -55,13 +55,13 @@ class Worker:
         # What is said once must arrive; `log` sees to it that it cannot become much.
         self.bus.setsockopt(zmq.SNDHWM, 0)
         self.bus.connect(assignment.bus)
-        self.inbox = self._listen("in")
+        in_socket = self._listen("in")
         self.homebox = self._listen("home")
         self.nodes: dict[str, Node] = {}
         self.runners: dict[str, Runner] = {}
+        self.inbox = Inbox(in_socket, self.runners, lambda error: self._count_garbage("in", error))
         self.sources: dict[str, SourceRunner] = {}
         self.socket_homes: dict[str, SocketHome] = {}
-        self.inbox_waiting: deque[tuple[Runner, Buffer | Mark]] = deque()
         self.garbage = 0
         self._logs: queue.SimpleQueue[tuple[str, str, str]] = queue.SimpleQueue()
         self._logs_left = LOGS_PER_REPORT
@@ -282,54 +282,19 @@ class Worker:
             except TypeError as error:
                 self._count_garbage("home", error)
 
-    def _receive(self) -> None:
-        """Move all that waits in the socket into `inbox_waiting`, each stream in its own order.
-
-        Here too a successor's messages can come between those of the process that was killed: buffers are put
-        where their sequence belongs, marks behind all that is here.
-        """
-        marks = []
-        waiting = self.inbox_waiting
-        newest: dict[tuple[str, str], int] = {}
-        for runner, earlier in waiting:
-            if isinstance(earlier, Buffer):
-                newest[runner.name, earlier.stream] = earlier.sequence
-        while True:
-            try:
-                data = self.inbox.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            try:
-                to, item = unpack(data)
-                runner = self.runners[to]
-                if item.stream not in runner.homes or item.home != item.stream:
-                    raise BadMessage("no such stream here")
-            except (BadMessage, KeyError, TypeError) as error:
-                self._count_garbage("in", error)
-                continue
-            if isinstance(item, Mark):
-                marks.append((runner, item))
-                continue
-            key = (runner.name, item.stream)
-            if item.sequence > newest.get(key, -1):
-                newest[key] = item.sequence
-                waiting.append((runner, item))
-            else:
-                waiting.insert(_place(waiting, runner, item), (runner, item))
-        waiting.extend(marks)
-
     def _take_buffers(self) -> bool:
         """Let the nodes take what waits, for a slice of time. True when there is more."""
         end = time.monotonic_ns() + _SLICE_NS
-        while self.inbox_waiting:
-            runner, item = self.inbox_waiting.popleft()
+        waiting = self.inbox.waiting
+        while waiting:
+            runner, item = waiting.popleft()
             if isinstance(item, Buffer):
                 runner.take(item)
             else:
                 runner.take_mark(item)
             if time.monotonic_ns() > end:
                 break
-        return bool(self.inbox_waiting)
+        return bool(waiting)
 
     def _count_garbage(self, socket: str, error: Exception) -> None:
         self.garbage += 1
@@ -339,7 +304,7 @@ class Worker:
 
     def run(self) -> None:
         poller = zmq.Poller()
-        for socket in (self.bus, self.inbox, self.homebox):
+        for socket in (self.bus, self.inbox.socket, self.homebox):
             poller.register(socket, zmq.POLLIN)
         for source in self.sources.values():
             poller.register(source.wake, zmq.POLLIN)
@@ -354,8 +319,8 @@ class Worker:
                 self._hear()
             if self.homebox in ready:
                 self._take_home()
-            if self.inbox in ready:
-                self._receive()
+            if self.inbox.socket in ready:
+                self.inbox.receive()
             more = self._take_buffers()
             for runner in batches:
                 runner.work()
@@ -397,15 +362,6 @@ class Worker:
             if runner.passed and name not in self._announced_passed:
                 self._announced_passed.add(name)
                 self.say("passed", node=name)
-
-
-def _place(waiting: deque[tuple[Runner, Buffer | Mark]], runner: Runner, late: Buffer) -> int:
-    """Where a buffer belongs that came after a later one of its stream."""
-    for index, (other, item) in enumerate(waiting):
-        if other is runner and isinstance(item, Buffer) and item.stream == late.stream:
-            if item.sequence > late.sequence:
-                return index
-    return len(waiting)
 
 
 def _bind_to_supervisor(pid: int, name: str) -> None:
