@@ -62,7 +62,7 @@ def print_events(
 def _with_hint(events: Subscription) -> Iterable[Event]:
     first = events.receive(_QUIET_SECONDS)
     if first is None:
-        print(f"no event yet from {events.endpoint}: is the graph running?", file=sys.stderr, flush=True)
+        print(f"no such event yet from {events.endpoint}: is the graph running?", file=sys.stderr, flush=True)
     else:
         yield first
     yield from events

@@ -10,7 +10,7 @@ from pydantic_core import PydanticUndefined
 
 from pipeline.console import out, print_json, print_table
 from pipeline.errors import UserError
-from pipeline.node import Node
+from pipeline.node import Node, seconds
 from pipeline.registry import find, node_types
 
 
@@ -56,15 +56,22 @@ def print_node(name: str, as_json: bool) -> None:
     console.print("\n[bold]properties[/bold]")
     rows = [_property(key, field) for key, field in cls.Properties.model_fields.items()]
     print_table(["name", "type", "default", ""], rows or [["(none)", "", "", ""]])
+    also = "process" if cls.kind in ("source", "sink") else "process, replicas"
+    console.print(f"\nA duration is a number of seconds, or 250ms, 1.5s, 2min. In a graph also: {also}.", markup=False)
 
 
 def _property(key: str, field: FieldInfo) -> list[str]:
     default = "required" if field.default is PydanticUndefined else str(field.default)
-    limits = [_limit(m) for m in field.metadata if _limit(m)]
-    help_text = field.description or ""
-    if limits:
-        help_text += f" ({', '.join(limits)})"
-    return [key, _type(field.annotation), default, help_text.strip()]
+    limits = list(dict.fromkeys(_limit(m) for m in field.metadata if _limit(m)))
+    if any(getattr(m, "func", None) is seconds for m in field.metadata):
+        limits = [limit for limit in limits if limit != ">= 0"]
+        return [key, "duration", default if default == "required" else f"{default} s", _help(field, limits)]
+    return [key, _type(field.annotation), default, _help(field, limits)]
+
+
+def _help(field: FieldInfo, limits: list[str]) -> str:
+    text = field.description or ""
+    return f"{text} ({', '.join(limits)})" if limits else text
 
 
 def _limit(constraint: Any) -> str:

@@ -51,7 +51,9 @@ class _View:
     def show_events(self) -> None:
         for subscription in self.subscriptions:
             while (event := subscription.receive(0)) is not None:
-                if not event.snapshot:
+                # Before this graph plays, whoever speaks on its port is somebody else.
+                playing = self.supervisor is not None and self.supervisor.playing_at is not None
+                if playing and event.camera in self.plan.sources and not event.snapshot:
                     self.write(event)
 
     def __call__(self, what: str, fields: dict[str, Any]) -> None:

@@ -471,7 +471,7 @@ def test_hints_when_nothing_comes():
     )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    assert process.stderr.readline() == "no event yet from tcp://127.0.0.1:9: is the graph running?\n"
+    assert process.stderr.readline() == "no such event yet from tcp://127.0.0.1:9: is the graph running?\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[1] == ""
     assert process.returncode == 0
