@@ -74,7 +74,6 @@ class SourceRunner:
         self.playing = False
         self.ended = False
         """No further frame will be captured."""
-        self.up = True
         self._info = VideoInfo(0, 0)
         self._layout: tuple[int, tuple[int, int, int]] | None = None
         """Slots and frame shape that the ring shall have as soon as nothing is out."""
@@ -318,7 +317,6 @@ class SourceRunner:
     def _send_statuses(self) -> None:
         while not self._statuses.empty():
             up, reason, since = self._statuses.get()
-            self.up = up
             self.log("info" if up else "warning", self.name, "up again" if up else f"down: {reason}")
             self._send_mark("status", up=up, reason=reason, since=since)
 

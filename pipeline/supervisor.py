@@ -36,6 +36,7 @@ DRAIN_TIMEOUT = 1.5
 QUIT_TIMEOUT = 1.0
 """Seconds that processes have to close their nodes after a stop; an ended graph gives them ten times that."""
 MESSAGES_PER_TURN = 2000
+"""Heard from the bus before processes and a stop get their turn again."""
 RESTART_LIMIT = 5
 """Restarts in a row, without a buffer having passed, after which the graph gives up. A source that cannot open again
 (its camera is away) is tried without limit."""
@@ -89,9 +90,7 @@ class Supervisor:
         self.rings = {source: ring.create() for source in plan.sources}
         self.drained: set[str] = set()
         self.errors: list[str] = []
-        self.warnings = 0
         self.garbage = 0
-        self.started_at = time.monotonic()
         self.playing_at: float | None = None
         self.stop_reason: str | None = None
         self._stop_at = 0.0
@@ -355,7 +354,6 @@ class Supervisor:
         self._log(message["level"], message["node"], message["text"])
 
     def _log(self, level: str, node: str, text: str) -> None:
-        self.warnings += level in ("warning", "error")
         self.on_event("log", {"level": level, "node": node, "text": redact(text)})
 
     def _on_stats(self, process: Process, message: dict[str, Any]) -> None:
