@@ -80,13 +80,19 @@ def launch(
     settings: Set = None,
     duration: Annotated[str | None, typer.Option(metavar="TIME", help="stop after 30s, 5min, ...")] = None,
     trace: Annotated[Path | None, typer.Option(metavar="OUT.JSON", help="write a trace that Perfetto opens")] = None,
+    monitor: Annotated[
+        str | None, typer.Option(metavar="ENDPOINT", help="publish snapshots at tcp://127.0.0.1:5557 too, for `top`")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no events, only messages and the ledger")] = False,
     as_json: Json = False,
 ) -> None:
     """Run a graph until its sources end, --duration is over, or Ctrl-C; then print the ledger."""
     from pipeline.launch import launch_graph
 
-    raise typer.Exit(launch_graph(graph, settings, duration, trace, quiet=quiet, as_json=as_json, debug=debugging()))
+    code = launch_graph(
+        graph, settings, duration, trace, quiet=quiet, as_json=as_json, debug=debugging(), monitor=monitor
+    )
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -8,6 +8,8 @@ from typing import Any
 
 SAMPLES_PER_REPORT = 64
 """Samples of a metric that one report carries; count, sum and maximum are of all."""
+RECENT = 5.0
+"""Seconds that "now" means in the figures of a running graph."""
 
 
 class Stats:
@@ -27,6 +29,11 @@ class Stats:
         if len(samples) < SAMPLES_PER_REPORT:
             samples.append(value)
         self.metrics[metric] = (count + 1, total + value, max(top, value), samples)
+
+    def worked(self, duration_ns: int) -> None:
+        """The node worked so long on a buffer or a batch."""
+        self.busy_ns += duration_ns
+        self.observe("work_ms", duration_ns / 1e6)
 
     def report(self) -> dict[str, object]:
         """The figures as plain types, and start anew."""
@@ -62,16 +69,49 @@ class NodeFigures:
     busy_ns: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
+    reports: deque[tuple[float, dict[str, Any]]] = field(default_factory=deque)
+    """(monotonic seconds, report) of the last `RECENT` seconds and the one before."""
 
-    def add(self, report: dict[str, Any]) -> None:
+    def add(self, report: dict[str, Any], now: float) -> None:
+        self.reports.append((now, report))
+        while len(self.reports) > 2 and self.reports[1][0] < now - RECENT:
+            self.reports.popleft()
         self.taken += report["taken"]
         self.done += report["done"]
         self.busy_ns += report["busy_ns"]
         for reason, count in report["dropped"].items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
-        for name, (count, total, top, samples) in report["metrics"].items():
-            metric = self.metrics.setdefault(name, Metric())
-            metric.count += count
-            metric.total += total
-            metric.top = max(metric.top, top)
-            metric.samples.extend(samples)
+        _add_metrics(self.metrics, report)
+
+    def recent(self, now: float) -> dict[str, Any]:
+        """The last `RECENT` seconds in plain types: in_fps and fps (buffers/s in and out), busy (share of one core's
+        time spent in the node), metrics: name -> mean, p50, p95, max, per_s (samples/s)."""
+        reports = [(at, r) for at, r in self.reports if at >= now - RECENT - 1]
+        if len(reports) < 2:
+            return {"in_fps": 0.0, "fps": 0.0, "busy": 0.0, "metrics": {}}
+        span = max(reports[-1][0] - reports[0][0], 1e-3)
+        counted = [r for _, r in reports[1:]]  # the first only says where the span begins
+        metrics: dict[str, Metric] = {}
+        for report in counted:
+            _add_metrics(metrics, report)
+        return {
+            "in_fps": sum(r["taken"] for r in counted) / span,
+            "fps": sum(r["done"] for r in counted) / span,
+            "busy": sum(r["busy_ns"] for r in counted) / span / 1e9,
+            "metrics": {
+                name: {
+                    "mean": m.mean, "p50": m.percentile(50), "p95": m.percentile(95), "max": m.top,
+                    "per_s": m.count / span,
+                }
+                for name, m in metrics.items()
+            },
+        }  # fmt: skip
+
+
+def _add_metrics(metrics: dict[str, Metric], report: dict[str, Any]) -> None:
+    for name, (count, total, top, samples) in report["metrics"].items():
+        metric = metrics.setdefault(name, Metric())
+        metric.count += count
+        metric.total += total
+        metric.top = max(metric.top, top)
+        metric.samples.extend(samples)

@@ -97,6 +97,7 @@ def launch_graph(
     quiet: bool = False,
     as_json: bool = False,
     debug: bool = False,
+    monitor: str | None = None,
 ) -> int:
     """Run a graph; returns the exit code, 0 only when all went well."""
     try:
@@ -107,7 +108,8 @@ def launch_graph(
     trace = TraceFile(trace_path, plan) if trace_path is not None else None
     view = _View(plan, trace, limit, quiet or as_json, debug)
     try:
-        supervisor = Supervisor(plan, view, trace=trace is not None, debug=debug)
+        file = os.path.abspath(graph) if os.path.exists(graph) else ""
+        supervisor = Supervisor(plan, view, trace=trace is not None, debug=debug, file=file, monitor=monitor)
     except OSError as error:  # ZMQError is one too: too many open files, no shared memory, no temporary folder
         raise UserError(f"cannot start: {error}") from None
     view.supervisor = supervisor

@@ -94,6 +94,8 @@ class Node:
         """Set when the graph stops; a node that waits for something waits on this too."""
         self.restarted = False
         """True in the process that takes over after this node's process died in the same run."""
+        self.monitor = ""
+        """Address of the run's snapshots (pipeline/monitor.py), for a node that shows the graph itself."""
         self._log: Callable[[str, str], None] = lambda level, text: None
         self._request_stop: Callable[[str], None] = lambda reason: None
         self._observe: Callable[[str, float], None] = lambda metric, value: None

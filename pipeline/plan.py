@@ -97,7 +97,16 @@ class Assignment:
     def bus(self) -> str:
         return bus_endpoint(self.directory)
 
+    @property
+    def monitor(self) -> str:
+        return monitor_endpoint(self.directory)
+
 
 def bus_endpoint(directory: str) -> str:
     """Where the supervisor listens."""
     return f"ipc://{os.path.join(directory, 'bus')}"
+
+
+def monitor_endpoint(directory: str) -> str:
+    """Where the supervisor of the run in `directory` publishes its snapshots (pipeline/monitor.py)."""
+    return f"ipc://{os.path.join(directory, 'monitor')}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import secrets
 import shutil
@@ -16,6 +17,7 @@ import signal
 import stat
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -38,10 +40,20 @@ def base_directory() -> Path:
     return base
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run of this user that is alive: folder, graph's name and file ("" for a launch string), supervisor's pid."""
+
+    directory: str
+    graph: str
+    file: str
+    pid: int
+
+
 class RunDirectory:
     """The folder of one run. `path` is short: a Unix socket's path has at most 107 bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, graph: str = "", file: str = "") -> None:
         base = base_directory()
         self.path = base / secrets.token_hex(4)
         if len(str(self.path)) > 90:
@@ -53,6 +65,7 @@ class RunDirectory:
             self.path.mkdir(mode=0o700)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+            (self.path / "run").write_text(json.dumps(asdict(Run(str(self.path), graph, file, os.getpid()))))
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
@@ -68,6 +81,21 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def running() -> Iterator[Run]:
+    """The runs of this user that are alive, the oldest first."""
+    base = base_directory()
+    for folder in sorted(base.iterdir(), key=lambda f: f.lstat().st_mtime):
+        # Their folders are private to this user, like the base, so what is in them is trusted.
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield Run(**json.loads((folder / "run").read_text()))
+            finally:
+                os.close(lock)
 
 
 def sweep(base: Path) -> list[str]:

@@ -169,7 +169,7 @@ class TransformRunner(Runner):
             self.drop(buffer, "error")
             return
         end = time.monotonic_ns()
-        self.stats.busy_ns += end - start
+        self.stats.worked(end - start)
         buffer.trace.append([self.name, start, end, 1])
         self.settle(buffer, result)
 
@@ -192,7 +192,7 @@ class SinkRunner(Runner):
             self.drop(buffer, "error")
             return
         end = time.monotonic_ns()
-        self.stats.busy_ns += end - start
+        self.stats.worked(end - start)
         self.stats.observe("age_ms", (start - buffer.captured) / 1e6)
         buffer.trace.append([self.name, start, end, 1])
         if self.intact(buffer):
@@ -272,7 +272,7 @@ class BatchRunner(Runner):
                 self.drop(buffer, "error")
             return
         end = time.monotonic_ns()
-        self.stats.busy_ns += end - start
+        self.stats.worked(end - start)
         self.stats.observe("batch_buffers", len(batch))
         self.stats.observe("wait_ms", waited / 1e6)
         if items:

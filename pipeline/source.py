@@ -59,6 +59,7 @@ class SourceRunner:
         budget_ns: int,
         log: Callable[[str, str, str], None],
         on_trace: Callable[[int, Fate, Trace], None] | None = None,
+        on_status: Callable[[bool, str, int], None] = lambda up, reason, since: None,
     ) -> None:
         self.node = node
         self.name = plan.name
@@ -69,6 +70,7 @@ class SourceRunner:
         self.budget_ns = budget_ns
         self.log = log
         self.on_trace = on_trace
+        self.on_status = on_status
         self.stats = Stats()
         self.passed = 0
         self.playing = False
@@ -237,7 +239,7 @@ class SourceRunner:
         except UserError as error:
             raise error.at(self.name) from None
         now = time.monotonic_ns()
-        self.stats.busy_ns += now - start
+        self.stats.worked(now - start)
         if not more:
             self.ring.release(buffer.slot)
             return False
@@ -318,6 +320,7 @@ class SourceRunner:
         while not self._statuses.empty():
             up, reason, since = self._statuses.get()
             self.log("info" if up else "warning", self.name, "up again" if up else f"down: {reason}")
+            self.on_status(up, reason, since)
             self._send_mark("status", up=up, reason=reason, since=since)
 
     # Home ----------------------------------------------------------------------------------------------

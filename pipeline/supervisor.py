@@ -21,7 +21,8 @@ import zmq
 
 from pipeline import ring
 from pipeline.errors import UserError, redact
-from pipeline.figures import NodeFigures
+from pipeline.figures import RECENT, NodeFigures
+from pipeline.monitor import Monitor
 from pipeline.plan import Assignment, Plan, bus_endpoint
 from pipeline.ring import Ledger
 from pipeline.rundir import Reaper, RunDirectory
@@ -62,6 +63,8 @@ class Process:
     recovering: bool = False
     waits_for_pass: set[str] = field(default_factory=set)
     cpu: float = 0.0
+    cpu_share: float = 0.0
+    """Cores in use between its last two reports."""
     rss: int = 0
     garbage: int = 0
     error: str | None = None
@@ -79,7 +82,14 @@ class Supervisor:
     """
 
     def __init__(
-        self, plan: Plan, on_event: Listener | None = None, *, trace: bool = False, debug: bool = False
+        self,
+        plan: Plan,
+        on_event: Listener | None = None,
+        *,
+        trace: bool = False,
+        debug: bool = False,
+        file: str = "",
+        monitor: str | None = None,
     ) -> None:
         self.plan = plan
         self.on_event = on_event or (lambda what, fields: None)
@@ -98,7 +108,8 @@ class Supervisor:
         self._turn_at = time.monotonic()
         self._abort = False
         self._play_sent: set[str] = set()
-        self.directory = RunDirectory()
+        self._delivered: dict[str, deque[tuple[float, int]]] = {source: deque() for source in plan.sources}
+        self.directory = RunDirectory(plan.name, file)
         # Forked before any thread or socket exists in this process.
         self._reaper = Reaper(self.directory.path)
         self._context = zmq.Context()
@@ -110,6 +121,11 @@ class Supervisor:
         self._bus.bind(bus_endpoint(str(self.directory.path)))
         self.poller = zmq.Poller()
         self.poller.register(self._bus, zmq.POLLIN)
+        try:
+            self.monitor = Monitor(self, self._context, monitor)
+        except UserError:
+            self._end_all()
+            raise
 
     # For whoever shows the run -------------------------------------------------------------------------
 
@@ -117,6 +133,16 @@ class Supervisor:
     def ledgers(self) -> dict[str, Ledger]:
         """Every camera's account as it stands now."""
         return {name: ring.read_ledger(fd) for name, fd in self.rings.items()}
+
+    def delivered_fps(self, camera: str, delivered: int, now: float) -> float:
+        """Frames/s of a camera that have arrived, over the last seconds; `delivered` is its count at `now`."""
+        counts = self._delivered[camera]
+        if not counts or now - counts[-1][0] >= 0.2:
+            counts.append((now, delivered))
+        while len(counts) > 2 and counts[1][0] < now - RECENT:
+            counts.popleft()
+        at, before = counts[0]
+        return (delivered - before) / (now - at) if now - at > 0.1 else 0.0
 
     def stop(self, reason: str) -> None:
         """Ask for an orderly end; a second call ends at once."""
@@ -139,6 +165,7 @@ class Supervisor:
                         self._hear()
                     elif isinstance(item, int):
                         self._read_stderr(item)
+                self.monitor.tick()
                 self.on_event("tick", {})
             self._quit()
         finally:
@@ -354,15 +381,24 @@ class Supervisor:
         self._log(message["level"], message["node"], message["text"])
 
     def _log(self, level: str, node: str, text: str) -> None:
-        self.on_event("log", {"level": level, "node": node, "text": redact(text)})
+        text = redact(text)
+        if level != "debug":
+            self.monitor.heard(level, node, text)
+        self.on_event("log", {"level": level, "node": node, "text": text})
+
+    def _on_camera(self, process: Process, message: dict[str, Any]) -> None:
+        state = {"up": bool(message["up"]), "since": int(message["since"]), "reason": redact(str(message["reason"]))}
+        self.monitor.cameras[self.plan.nodes[message["node"]].name] = state
 
     def _on_stats(self, process: Process, message: dict[str, Any]) -> None:
-        process.heard_at = time.monotonic()
-        process.cpu, process.rss = float(message["cpu"]), int(message["rss"])
+        now = time.monotonic()
+        cpu = float(message["cpu"])
+        process.cpu_share = max(0.0, cpu - process.cpu) / max(now - process.heard_at, 0.1)
+        process.heard_at, process.cpu, process.rss = now, cpu, int(message["rss"])
         self.garbage += int(message["garbage"]) - process.garbage
         process.garbage = int(message["garbage"])
         for node, report in message["nodes"].items():
-            self.figures[node].add(report)
+            self.figures[node].add(report, now)
 
     def _on_trace(self, process: Process, message: dict[str, Any]) -> None:
         self.on_event("trace", {"process": process.name, "buffers": message["buffers"]})

@@ -128,6 +128,7 @@ class Worker:
             )
             node.lossless = plan.mode == "lossless"
             node.restarted = assignment.restarted
+            node.monitor = assignment.monitor
             node._log = lambda level, text, name=name: self.log(level, name, text)
             node._request_stop = lambda reason, name=name: self.say("request_stop", node=name, reason=reason)
             self.nodes[name] = node
@@ -141,6 +142,9 @@ class Worker:
                     budget_ns=0 if node.lossless else int(plan.latency_budget * 1e9),
                     log=self.log,
                     on_trace=self._trace if assignment.trace else None,
+                    on_status=lambda up, reason, since, name=name: self.say(
+                        "camera", node=name, up=up, reason=reason, since=since
+                    ),
                 )  # fmt: skip
             else:
                 runner = self.runners[name] = RUNNERS[node.kind](node, node_plan, links, homes, readers, self.log)
