@@ -1,0 +1,65 @@
+"""The command `emograph bench`; found by its entry point, so the engine does not know it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.record import RESULTS, Result, Settings, cell
+from pipeline.errors import UserError, did_you_mean
+
+BENCHMARKS = {
+    "transport": "frames between processes: 1080p through three links, against raw pyzmq, imagezmq, dora-rs, a queue",
+    "detect": "haardetect on real clips, against the plain cascade on every frame and GStreamer's facedetect",
+    "classify": "the network: faces/s and latency by backend and batch size, with its accuracy",
+    "e2e": "whole graphs: against a plain loop, four live cameras, 1 to 16 cameras",
+    "startup": "from the command to the first event",
+    "train": "the trainer: images/s against a plain loop with DataLoader and torchvision transforms",
+}
+
+
+def bench(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help=", ".join(BENCHMARKS))] = None,
+    runs: Annotated[int, typer.Option(min=1, help="repetitions; the median counts")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.1, help="length of one measurement")] = 5.0,
+    only: Annotated[list[str] | None, typer.Option(help="only this contestant (repeat for several)")] = None,
+    videos: Annotated[Path | None, typer.Option(help="folder of clips with faces")] = None,
+    data: Annotated[Path | None, typer.Option(help="fer2013.csv, for accuracies and training")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    save: Annotated[bool, typer.Option("--save", help=f"write a dated file to {RESULTS.name}/")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+) -> None:
+    """Run one benchmark; without a name, list them."""
+    from pipeline.console import print_table
+
+    if name is None:
+        print_table(["benchmark", ""], [[key, text] for key, text in BENCHMARKS.items()])
+        return
+    if name not in BENCHMARKS:
+        raise UserError(f"no benchmark is called '{name}'{did_you_mean(name, BENCHMARKS)}")
+    settings = Settings(runs, seconds, tuple(only or ()), data=data, device=device)
+    if videos is not None:
+        settings.videos = videos
+    result: Result = importlib.import_module(f"bench.{name}").run(settings)
+    if as_json:
+        print(json.dumps(result.as_dict(settings)))
+    else:
+        show(result)
+    if save:
+        print(f"written to {result.write(settings)}")
+
+
+def show(result: Result) -> None:
+    """The tables on the terminal."""
+    from pipeline.console import print_table
+
+    for title, rows in result.tables.items():
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        print(f"\n{title}")
+        print_table(columns, [[cell(row.get(c)) for c in columns] for row in rows], numbers=range(1, len(columns)))
+    for note in [*result.notes, *(f"not measured: {what}" for what in result.skipped)]:
+        print(f"- {note}")

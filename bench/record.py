@@ -1,0 +1,164 @@
+"""What a benchmark found, with all that is needed to repeat it: machine, commit, versions, settings."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
+
+Row = dict[str, Any]
+"""One line of a table: column -> number, text or None. Units stand in the column's name."""
+
+
+@dataclass
+class Settings:
+    """How a benchmark shall run.
+
+    runs: repetitions, of which the median counts. seconds: length of one measurement. only: contestants by name,
+    all when empty. videos: folder of clips. data: fer2013.csv or None. device: a torch device for what uses one.
+    """
+
+    runs: int = 3
+    seconds: float = 5.0
+    only: tuple[str, ...] = ()
+    videos: Path = ROOT.parent / "shared" / "videos"
+    data: Path | None = None
+    device: str = "cpu"
+
+    def wants(self, contestant: str) -> bool:
+        return not self.only or contestant in self.only
+
+
+@dataclass
+class Result:
+    """The tables of one benchmark. tables: title -> rows, the same columns in each row of a table."""
+
+    name: str
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    """`imagezmq: pip install imagezmq`: what was not measured, and how to get it."""
+    notes: list[str] = field(default_factory=list)
+    """What one must know to read the tables."""
+
+    def add(self, table: str, **row: Any) -> None:
+        self.tables.setdefault(table, []).append(row)
+
+    def as_dict(self, settings: Settings) -> dict[str, Any]:
+        return {
+            "benchmark": self.name, "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "command": f"emograph bench {self.name}", "runs": settings.runs, "machine": machine(),
+            "commit": commit(), "versions": versions(), "tables": self.tables, "skipped": self.skipped,
+            "notes": self.notes,
+        }  # fmt: skip
+
+    def write(self, settings: Settings, folder: Path = RESULTS) -> Path:
+        """Write NAME as dated JSON and the same as Markdown; returns the Markdown's path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        found = self.as_dict(settings)
+        stem = folder / f"{found['date'][:10]}-{self.name}"
+        stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+        path = stem.with_suffix(".md")
+        path.write_text(markdown(found))
+        return path
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """A result as a page."""
+    machine_line = ", ".join(f"{value}" for value in found["machine"].values())
+    versions_line = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    lines = [
+        f"# {found['benchmark']}, {found['date']}", "",
+        f"`{found['command']}`, median of {found['runs']} runs. Commit {found['commit']}.", "",
+        f"Machine: {machine_line}.", f"Versions: {versions_line}.", "",
+    ]  # fmt: skip
+    for title, rows in found["tables"].items():
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        lines += [f"## {title}", "", "| " + " | ".join(columns) + " |"]
+        lines.append("|" + "|".join(" --- " if c == columns[0] else " ---: " for c in columns) + "|")
+        lines += ["| " + " | ".join(cell(row.get(c)) for c in columns) + " |" for row in rows]
+        lines.append("")
+    lines += [f"- {note}" for note in found["notes"]]
+    lines += [f"- Not measured: {what}" for what in found["skipped"]]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def cell(value: Any) -> str:
+    """Three significant digits say all that a noisy machine can."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def middle(values: list[float]) -> float:
+    """The median of several runs, NaN of none."""
+    return median(values) if values else float("nan")
+
+
+def percentile(values: list[float], percent: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else float("nan")
+
+
+def machine() -> dict[str, str]:
+    """The machine in words: processor, cores, memory, GPU, system, Python."""
+    model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")
+    total = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal:")), 0)
+    found = {
+        "processor": model,
+        "cores": f"{len(os.sched_getaffinity(0))} cores",
+        "memory": f"{total / 2**20:.0f} GiB",
+        "system": f"Linux {platform.release()}",
+        "python": f"Python {platform.python_version()}",
+    }
+    try:
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        gpu = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        found["gpu"] = gpu.splitlines()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        found["gpu"] = "no GPU"
+    return found
+
+
+def commit() -> str:
+    """The commit measured; `+ changes` where the tree is not clean."""
+    try:
+        git = ["git", "-C", str(ROOT)]
+        head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return head.stdout.strip() + (" + changes" if changed.stdout.strip() else "")
+
+
+def versions() -> dict[str, str]:
+    """Of the packages whose speed is measured here, as far as they are installed."""
+    names = ("emograph", "torch", "onnxruntime", "openvino", "opencv-python", "numpy", "pyzmq", "msgpack", "imagezmq",
+             "dora-rs", "fer")  # fmt: skip
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
