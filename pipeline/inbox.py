@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import zmq
 
-from pipeline.buffer import BadMessage, Buffer, Mark, unpack
+from pipeline import wire
+from pipeline.buffer import BadMessage, Buffer, Mark, decode
 from pipeline.runner import Runner
 
 
@@ -40,22 +41,30 @@ class Inbox:
             except zmq.Again:
                 break
             try:
-                to, item = unpack(data)
-                runner = self.runners[to]
-                if item.stream not in runner.homes or item.home != item.stream:
-                    raise BadMessage("no such stream here")
-            except (BadMessage, KeyError, TypeError) as error:
+                items = wire.unpack(data)
+                if type(items) is not list:
+                    raise BadMessage("not a list of buffers and marks")
+            except ValueError as error:
                 self.on_garbage(error)
                 continue
-            if isinstance(item, Mark):
-                marks.append((runner, item))
-                continue
-            key = (runner.name, item.stream)
-            if item.sequence > newest.get(key, -1):
-                newest[key] = item.sequence
-                self.waiting.append((runner, item))
-            else:
-                self.waiting.insert(self._place(runner, item), (runner, item))
+            for raw in items:
+                try:
+                    to, item = decode(raw)
+                    runner = self.runners[to]
+                    if item.stream not in runner.homes or item.home != item.stream:
+                        raise BadMessage("no such stream here")
+                except (BadMessage, KeyError) as error:
+                    self.on_garbage(error)
+                    continue
+                if isinstance(item, Mark):
+                    marks.append((runner, item))
+                    continue
+                key = (to, item.stream)
+                if item.sequence > newest.get(key, -1):
+                    newest[key] = item.sequence
+                    self.waiting.append((runner, item))
+                else:
+                    self.waiting.insert(self._place(runner, item), (runner, item))
         self.waiting.extend(marks)
 
     def _place(self, runner: Runner, late: Buffer) -> int:

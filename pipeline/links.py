@@ -5,13 +5,14 @@ A link is a socket, or a plain call where the next node is in the same process. 
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 import zmq
 
 from pipeline.buffer import Buffer, Mark
 from pipeline.ring import Fate
-from pipeline.wire import pack
+from pipeline.wire import bundle, pack
 
 if TYPE_CHECKING:
     from pipeline.runner import Runner
@@ -34,17 +35,49 @@ class Link(Protocol):
     def send(self, item: Buffer | Mark) -> None: ...
 
 
+GATHER_NS = 100_000
+"""How long buffers for one process may gather into one message: a message costs more than what is in it."""
+
+
+class Outbox:
+    """What goes to one other process. Items gather while more come quickly; the worker's loop sends them.
+
+    `settle` is called after each buffer that was worked on, `flush` at the end of the loop's turn. An item does not
+    wait for slow work on the next one, unless that comes as a surprise.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self.socket = socket
+        self._parts: list[bytes] = []
+        self._since = 0
+
+    def put(self, data: bytes) -> None:
+        if not self._parts:
+            self._since = time.monotonic_ns()
+        self._parts.append(data)
+
+    def settle(self, now: int, took: int) -> None:
+        """Send, unless the next item will be here in time; it is expected to take as many ns as the last one `took`."""
+        if self._parts and now + took - self._since > GATHER_NS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._parts:
+            parts, self._parts = self._parts, []
+            self.socket.send(bundle(parts))
+
+
 class SocketLink:
     """The way to a node in another process."""
 
     local = False
 
-    def __init__(self, socket: zmq.Socket[bytes], to: str) -> None:
-        self.socket = socket
+    def __init__(self, outbox: Outbox, to: str) -> None:
+        self.outbox = outbox
         self.to = to
 
     def send(self, item: Buffer | Mark) -> None:
-        self.socket.send(item.pack(self.to))
+        self.outbox.put(item.pack(self.to))
 
 
 class CallLink:

@@ -58,6 +58,7 @@ class SourceRunner:
         planes: int,
         budget_ns: int,
         log: Callable[[str, str, str], None],
+        on_sent: Callable[[int, int], None] = lambda now, took: None,
         on_trace: Callable[[int, Fate, Trace], None] | None = None,
         on_status: Callable[[bool, str, int], None] = lambda up, reason, since: None,
     ) -> None:
@@ -69,6 +70,7 @@ class SourceRunner:
         self.planes = planes
         self.budget_ns = budget_ns
         self.log = log
+        self.on_sent = on_sent
         self.on_trace = on_trace
         self.on_status = on_status
         self.stats = Stats()
@@ -84,6 +86,8 @@ class SourceRunner:
         sends fewer (additive increase here, decrease by one there); in lossless mode nothing is ever late."""
         self._base: int | None = None
         """Monotonic ns of PTS 0 for a paced source; from its first frame on."""
+        self._fill_took = 0
+        """Nanoseconds; the next frame will take about as long."""
         self._ready: Buffer | None = None
         self._pending: Buffer | None = None
         self._marks: dict[int, _Sent] = {}
@@ -191,6 +195,7 @@ class SourceRunner:
                     self._base = now - buffer.pts
             self._ready = None
             self._captured(buffer)
+            self.on_sent(time.monotonic_ns(), self._fill_took)
         return time.monotonic_ns()
 
     def _step_live(self) -> int | None:
@@ -239,7 +244,8 @@ class SourceRunner:
         except UserError as error:
             raise error.at(self.name) from None
         now = time.monotonic_ns()
-        self.stats.worked(now - start)
+        self._fill_took = now - start
+        self.stats.worked(self._fill_took)
         if not more:
             self.ring.release(buffer.slot)
             return False

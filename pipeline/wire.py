@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import msgpack
@@ -14,11 +15,24 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} cannot travel in a buffer; use plain numbers, strings, lists and maps")
 
 
+class _Packer(threading.local):
+    """A packer per thread: making a new one for each message would take as long as the message."""
+
+    def __init__(self) -> None:
+        self.packer = msgpack.Packer(default=_plain)
+
+
+_local = _Packer()
+
+
 def pack(value: Any) -> bytes:
     """One value of plain types (or NumPy numbers) as bytes. TypeError for anything else."""
-    data = msgpack.packb(value, default=_plain)
-    assert data is not None  # the stub allows for a packer without autoreset
-    return data
+    return _local.packer.pack(value)
+
+
+def bundle(parts: list[bytes]) -> bytes:
+    """Packed values as one message: the msgpack array of them."""
+    return _local.packer.pack_array_header(len(parts)) + b"".join(parts)
 
 
 def unpack(data: bytes) -> Any:

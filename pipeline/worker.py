@@ -26,7 +26,7 @@ from pipeline import wire
 from pipeline.buffer import BadMessage, Buffer, is_trace
 from pipeline.errors import UserError
 from pipeline.inbox import Inbox
-from pipeline.links import CallHome, CallLink, Home, Link, SocketHome, SocketLink
+from pipeline.links import CallHome, CallLink, Home, Link, Outbox, SocketHome, SocketLink
 from pipeline.node import Node, Sink, Source
 from pipeline.plan import Assignment
 from pipeline.ring import Fate, Reader
@@ -62,6 +62,8 @@ class Worker:
         self.inbox = Inbox(in_socket, self.runners, lambda error: self._count_garbage("in", error))
         self.sources: dict[str, SourceRunner] = {}
         self.socket_homes: dict[str, SocketHome] = {}
+        self.outboxes: dict[str, Outbox] = {}
+        """process -> what goes to its nodes."""
         self.garbage = 0
         self._logs: queue.SimpleQueue[tuple[str, str, str]] = queue.SimpleQueue()
         self._logs_left = LOGS_PER_REPORT
@@ -98,15 +100,14 @@ class Worker:
         """Import and construct the nodes, wire their links. Nothing is opened yet."""
         assignment, plan = self.assignment, self.assignment.plan
         mine = plan.processes[assignment.process]
-        sockets: dict[str, zmq.Socket[bytes]] = {}
 
         def link(to: str) -> Link:
             process = plan.nodes[to].process
             if process == assignment.process:
                 return CallLink(self.runners, to)
-            if process not in sockets:
-                sockets[process] = self._connect(process, "in")
-            return SocketLink(sockets[process], to)
+            if process not in self.outboxes:
+                self.outboxes[process] = Outbox(self._connect(process, "in"))
+            return SocketLink(self.outboxes[process], to)
 
         streams = plan.reach(assignment.process)
         readers = {s: Reader(assignment.rings[s]) for s in streams}
@@ -141,6 +142,7 @@ class Worker:
                     planes=plan.planes[name],
                     budget_ns=0 if node.lossless else int(plan.latency_budget * 1e9),
                     log=self.log,
+                    on_sent=self._settle,
                     on_trace=self._trace if assignment.trace else None,
                     on_status=lambda up, reason, since, name=name: self.say(
                         "camera", node=name, up=up, reason=reason, since=since
@@ -171,6 +173,7 @@ class Worker:
 
     def close(self) -> None:
         """READY -> NULL, in order of flow; every node that was opened is closed once, whatever the others do."""
+        self._flush()
         for name in [n for n in self.nodes if n in self._opened]:
             self._opened.remove(name)
             try:
@@ -288,7 +291,8 @@ class Worker:
 
     def _take_buffers(self) -> bool:
         """Let the nodes take what waits, for a slice of time. True when there is more."""
-        end = time.monotonic_ns() + _SLICE_NS
+        now = time.monotonic_ns()
+        end = now + _SLICE_NS
         waiting = self.inbox.waiting
         while waiting:
             runner, item = waiting.popleft()
@@ -296,9 +300,19 @@ class Worker:
                 runner.take(item)
             else:
                 runner.take_mark(item)
-            if time.monotonic_ns() > end:
+            before, now = now, time.monotonic_ns()
+            self._settle(now, now - before)
+            if now > end:
                 break
         return bool(waiting)
+
+    def _settle(self, now: int, took: int) -> None:
+        for outbox in self.outboxes.values():
+            outbox.settle(now, took)
+
+    def _flush(self) -> None:
+        for way_out in (*self.outboxes.values(), *self.socket_homes.values()):
+            way_out.flush()
 
     def _count_garbage(self, socket: str, error: Exception) -> None:
         self.garbage += 1
@@ -333,8 +347,7 @@ class Worker:
                 due = source.step()
                 if due is not None:
                     again = due if again is None else min(again, due)
-            for home in self.socket_homes.values():
-                home.flush()
+            self._flush()
             now = time.monotonic()
             for name, due_at in self._next_tick.items():
                 if now >= due_at:
