@@ -30,6 +30,7 @@ def bench(
     videos: Annotated[Path | None, typer.Option(help="folder of clips with faces")] = None,
     data: Annotated[Path | None, typer.Option(help="fer2013.csv, for accuracies and training")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    python: Annotated[str | None, typer.Option(help="the Python that has the peers (default: this one)")] = None,
     save: Annotated[bool, typer.Option("--save", help=f"write a dated file to {RESULTS.name}/")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
@@ -42,6 +43,8 @@ def bench(
     if name not in BENCHMARKS:
         raise UserError(f"no benchmark is called '{name}'{did_you_mean(name, BENCHMARKS)}")
     settings = Settings(runs, seconds, tuple(only or ()), data=data, device=device)
+    if python is not None:
+        settings.python = python
     if videos is not None:
         settings.videos = videos
     result: Result = importlib.import_module(f"bench.{name}").run(settings)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 from pydantic import Field
 
+from bench.peers.meter import touch
 from pipeline import Buffer, Sink, Source, SourceProperties, Transform, VideoInfo, pad
 from pipeline.registry import NodeType, node_types
-
-PAGE_STEP = 1024
-"""uint32 values in a page of memory: one of them is read at the sink."""
 
 
 class Frames(Source):
@@ -60,11 +57,6 @@ class Pages(Sink):
 
     def consume(self, buffer: Buffer) -> None:
         self.total += touch(buffer.frame)
-
-
-def touch(frame: np.ndarray) -> int:
-    """Read one uint32 of each page of a frame, uint8 (height, width, 3); returns their sum."""
-    return int(frame.reshape(-1).view(np.uint32)[::PAGE_STEP].sum(dtype=np.uint64))
 
 
 def register() -> None:

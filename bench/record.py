@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -34,6 +35,8 @@ class Settings:
     videos: Path = ROOT.parent / "shared" / "videos"
     data: Path | None = None
     device: str = "cpu"
+    python: str = sys.executable
+    """The interpreter that has the peers."""
 
     def wants(self, contestant: str) -> bool:
         return not self.only or contestant in self.only

@@ -139,7 +139,8 @@ class Reader:
 
     def _remap(self) -> None:
         # An older, smaller map stays alive as long as a frame still looks into it.
-        self._map = mmap.mmap(self.fd, os.fstat(self.fd).st_size)
+        # Populated at once: else each page of each slot costs this process a fault when a frame first comes there.
+        self._map = mmap.mmap(self.fd, os.fstat(self.fd).st_size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
         self._words = memoryview(self._map).cast("Q")
 
     def current(self, slot: int, generation: int) -> bool:

@@ -257,7 +257,10 @@ class SourceRunner:
         """A frame exists: into the ledger, then out, or it waits as the newest."""
         now = time.monotonic_ns()
         if not self.node.live:
-            buffer.captured = now  # a paced frame was decoded ahead; its time is when it was due
+            # A paced frame was decoded ahead; its time is when it was due, and so the trace has it.
+            buffer.captured = now
+            entry = buffer.trace[0]
+            entry[1], entry[2] = now - (entry[2] - entry[1]), now
         if not buffer.wall:  # a source that receives frames knows better when they were captured
             buffer.wall = time.time_ns() - (now - buffer.captured)
         buffer.deadline = buffer.captured + self.budget_ns if self.budget_ns else 0

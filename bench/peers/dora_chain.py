@@ -1,0 +1,80 @@
+"""source -> hop -> hop -> sink as a dora-rs dataflow, with its defaults.
+
+    python bench/peers/dora_chain.py MARKS SECONDS CAMERAS FPS
+
+The same file is the dataflow's every node: `ROLE` in the environment says which.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from meter import HEIGHT, WIDTH, Meter, pace, touch
+
+
+def source() -> None:
+    import numpy as np
+    import pyarrow as pa
+    from dora import Node
+
+    node, fps = Node(), float(os.environ["FPS"])
+    pixels = pa.array(np.full(HEIGHT * WIDTH * 3, 7, np.uint8))
+    start, sequence = time.monotonic(), 0
+    while True:
+        pace(fps, start, sequence)
+        node.send_output("frame", pixels, {"stamps": [time.monotonic_ns()]})
+        sequence += 1
+
+
+def hop() -> None:
+    from dora import Node
+
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT":
+            stamps = [*event["metadata"]["stamps"], time.monotonic_ns()]
+            node.send_output("frame", event["value"], {"stamps": [*stamps, time.monotonic_ns()]})
+
+
+def sink() -> None:
+    from dora import Node
+
+    node, meter = Node(), Meter(os.environ["MARKS"], float(os.environ["SECONDS"]))
+    for event in node:
+        if event["type"] == "INPUT":
+            stamps = [*event["metadata"]["stamps"], time.monotonic_ns()]
+            touch(event["value"].to_numpy().reshape(HEIGHT, WIDTH, 3))
+            if not meter.frame(stamps):
+                os._exit(0)
+
+
+def main() -> None:
+    marks, seconds, cameras, fps = sys.argv[1:]
+    names = [f"camera{index}" for index in range(int(cameras))]
+    chain = {
+        **{name: ("source", []) for name in names}, "hop0": ("hop", names), "hop1": ("hop", ["hop0"]),
+        "sink": ("sink", ["hop1"]),
+    }  # fmt: skip
+    lines = ["nodes:"]
+    for name, (role, inputs) in chain.items():
+        lines += [f"  - id: {name}", f"    path: {sys.executable}", f"    args: {Path(__file__).resolve()}"]
+        lines += ["    env:", f"      ROLE: {role}", f"      MARKS: {marks}"]
+        lines += [f"      SECONDS: '{seconds}'", f"      FPS: '{fps}'"]
+        if inputs:
+            lines += ["    inputs:", *(f"      {other}: {other}/frame" for other in inputs)]
+        if role != "sink":
+            lines += ["    outputs:", "      - frame"]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "dataflow.yml").write_text("\n".join(lines) + "\n")
+        dora = shutil.which("dora", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+        subprocess.run([dora or "dora", "run", "dataflow.yml"], cwd=folder, stdout=sys.stderr, check=False)
+
+
+if __name__ == "__main__":
+    {"source": source, "hop": hop, "sink": sink}.get(os.environ.get("ROLE", ""), main)()
