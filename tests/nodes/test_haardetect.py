@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nodes import facedetector
-from nodes.facedetector import Detections, FaceDetector, without_nested
+from nodes.facedetector import NOTHING, Detections, FaceDetector, without_nested
 from nodes.haardetect import HaarDetect, cut_patches
 from nodes.preprocess import Preprocess, preprocess
 from nodes.testsrc import TestSrc
@@ -185,12 +185,19 @@ def test_a_new_face_is_found_within_the_interval():
     assert counts == [0] * 6 + [1] * 6
 
 
-def test_between_full_scans_most_of_the_work_is_saved(monkeypatch):
-    sweeps = Counter()
+@pytest.mark.parametrize(("properties", "expected"), [({"still_scan_interval": 0}, 3), ({}, 1)])
+def test_between_full_scans_most_of_the_work_is_saved(monkeypatch, properties, expected):
+    searched = []
     plain = FaceDetector.sweep
-    monkeypatch.setattr(FaceDetector, "sweep", lambda self, g: sweeps.update(n=1) or plain(self, g))
-    detect(camera(45, fps=30), full_scan_interval=0.5)
-    assert sweeps["n"] == 3
+
+    def sweep(self, grey, areas=None, known=()):
+        searched.append(sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in areas) / grey.size)
+        return plain(self, grey, areas, known)
+
+    monkeypatch.setattr(FaceDetector, "sweep", sweep)
+    detect(camera(45, fps=30), full_scan_interval=0.5, **properties)
+    assert len(searched) <= 3
+    assert searched.count(1.0) == expected  # of 45 frames
 
 
 def test_a_covered_face_is_held_and_keeps_its_id():
@@ -300,6 +307,20 @@ def test_what_cannot_be_found_is_said_once(size, properties, level):
 def test_wrong_properties_are_one_clear_line(properties, words):
     with pytest.raises(GraphError, match=words):
         HaarDetect(**properties)
+
+
+@pytest.mark.parametrize(("still", "found"), [("0.5s", True), ("1h", False)])
+def test_a_face_nobody_saw_come_is_found_by_the_search_of_what_stands_still(still: str, found: bool):
+    """The detector is made blind while the face comes in, as by a cascade that does not see it at first."""
+    frame = camera(1)[0].frame
+    with Harness(HaarDetect(still_scan_interval=still)) as h:
+        detector = h.node._detector
+        search, detector._search = detector._search, lambda *a, **k: NOTHING
+        for step in range(3):
+            h.push(frame, pts=step * 40_000_000)
+        detector._search = search
+        frames = [h.push(frame, pts=120_000_000 + step * 40_000_000)[0] for step in range(40)]
+    assert any(b.regions for b in frames) == found
 
 
 # Real people -------------------------------------------------------------------------------------------------
