@@ -17,17 +17,14 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from bench.graphs import cpu_of, measure
 from bench.nodes import register
 from bench.peers.meter import SLOTS, WARM_UP
 from bench.record import Result, Row, Settings, middle, percentile
 from pipeline.errors import UserError
-from pipeline.graph import expand
-from pipeline.spec import parse_launch
-from pipeline.supervisor import Supervisor
 
 PEERS = Path(__file__).parent / "peers"
 HOPS = 3
@@ -42,8 +39,8 @@ def run(settings: Settings) -> Result:
     for title, cameras, fps in (("throughput", 1, 0), (f"latency at {CAMERAS} x {FPS} frames/s", CAMERAS, FPS)):
         found: dict[str, list[Row]] = {name: [] for name in contestants}
         for _ in range(settings.runs):  # in turns, so that a slow minute of the machine meets all alike
-            for name, measure in contestants.items():
-                found[name].append(measure(cameras, fps))
+            for name, contestant in contestants.items():
+                found[name].append(contestant(cameras, fps))
         for name, rows in found.items():
             result.add(title, **_row(name, rows, throughput=not fps))
     _ratios(result)
@@ -111,31 +108,10 @@ def _emograph(settings: Settings, cameras: int, fps: float) -> Row:
     launch = f"frames name=camera0 window={window} fps={fps} ! {chain}"
     for index in range(1, cameras):
         launch += f" frames name=camera{index} window={window} fps={fps} ! hop0."
-    spec = parse_launch(launch)
-    spec.mode = "live" if fps else "lossless"
-    latencies: list[float] = []
-    marks: list[tuple[float, int, float]] = []
-
-    def on_event(what: str, fields: dict[str, Any]) -> None:
-        if what == "trace" and len(marks) == 1:
-            for _, _, trace in fields["buffers"]:
-                latencies.extend((b[1] - a[2]) / 1e6 for a, b in pairwise(trace))
-        if what == "tick" and supervisor.playing_at is not None and len(marks) < 2:
-            now = time.monotonic()
-            since = marks[0][0] + settings.seconds if marks else supervisor.playing_at + WARM_UP
-            if now >= since:
-                delivered = sum(ledger.delivered for ledger in supervisor.ledgers.values())
-                marks.append((now, delivered, _cpu(psutil.Process())))
-                if len(marks) == 2:
-                    supervisor.stop("measured")
-
-    supervisor = Supervisor(expand(spec), on_event, trace=bool(fps))
-    supervisor.run()
-    supervisor.close()
-    (start, before, cpu_before), (end, after, cpu_after) = marks
-    frames = after - before
+    found = measure(launch, "live" if fps else "lossless", settings.seconds, WARM_UP, trace=bool(fps))
+    latencies = [(b[1] - a[2]) / 1e6 for trace in found.traces for a, b in pairwise(trace)]
     return {
-        "fps": frames / (end - start), "cpu_us": (cpu_after - cpu_before) / frames / HOPS * 1e6,
+        "fps": found.fps, "cpu_us": found.cpu_seconds / found.frames / HOPS * 1e6,
         "p50_ms": percentile(latencies, 50), "p99_ms": percentile(latencies, 99),
     }  # fmt: skip
 
@@ -192,11 +168,4 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 def _cpu(root: psutil.Process) -> float:
     """CPU seconds of a process and all below it, without those that have ended."""
-    total = 0.0
-    for process in [root, *root.children(recursive=True)]:
-        try:
-            times = process.cpu_times()
-            total += times.user + times.system
-        except psutil.NoSuchProcess:
-            continue
-    return total
+    return sum(cpu_of(process) for process in [root, *root.children(recursive=True)])

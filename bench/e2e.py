@@ -1,0 +1,190 @@
+"""Whole graphs on real faces: what the framework costs, four live cameras, and how it grows.
+
+(a) Every frame of the clips, lossless, against the same node objects called in a plain loop by one worker per core.
+(b) Four cameras live, with detection, classification, overlay and events, and a subscriber that holds the watch.
+(c) One to sixteen cameras at five frames/s: processor, memory and latency per camera.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from bench.graphs import Measured, measure
+from bench.record import Result, Row, Settings, middle, percentile
+from nodes.emotion.node import Emotion
+from nodes.haardetect import HaarDetect
+from pipeline import Buffer, UserError
+
+WARM_UP = 4.0
+PEER = Path(__file__).parent / "peers" / "fer_loop.py"
+
+
+def run(settings: Settings) -> Result:
+    """The three parts; `--only efficiency`, `--only live`, `--only growth` for one of them."""
+    result = Result("e2e")
+    clips = sorted(settings.videos.glob("*.m[kp][v4]"))
+    if not clips:
+        raise UserError(f"no clips in {settings.videos}; name a folder of videos with faces: --videos DIR")
+    if settings.wants("efficiency"):
+        _efficiency(clips, settings, result)
+    large = [clip for clip in clips if _width(clip) >= 640] or clips
+    if settings.wants("live"):
+        for index in range(settings.runs):
+            found = _live(large, 4, 15, max(15.0, settings.seconds))
+            result.add("four cameras, 640x480, 15 frames/s each", run=str(index + 1), **_live_row(found, 4))
+    if settings.wants("growth"):
+        for count in (1, 2, 4, 8, 16):
+            found = _live(large, count, 5, max(10.0, settings.seconds))
+            result.add("cameras at 5 frames/s", cameras=str(count), **_live_row(found, count))
+    result.notes += [
+        "Latency: from the frame's capture time to a subscriber in another process holding its event.",
+        "Memory: proportional set size of all processes, the frame rings included.",
+    ]
+    return result
+
+
+def _width(clip: Path) -> int:
+    return int(cv2.VideoCapture(str(clip)).get(cv2.CAP_PROP_FRAME_WIDTH))
+
+
+# (a) --------------------------------------------------------------------------------------------------------
+
+
+def _efficiency(clips: list[Path], settings: Settings, result: Result) -> None:
+    title = "efficiency: every frame of the clips, all cores"
+    names = [f"clip{index}" for index in range(len(clips))]
+    sources = "\n".join(
+        f"  {name}: {{type: capture, uri: '{clip}', loop: true}}" for name, clip in zip(names, clips, strict=True)
+    )
+    graph = (
+        f"nodes:\n{sources}\n  faces: {{type: haardetect, replicas: auto}}\n  mood: {{type: emotion}}\n"
+        f"  sink: {{type: fakesink}}\nlinks:\n  - [{', '.join(names)}] ! faces ! mood ! sink\n"
+    )
+    ways: dict[str, Callable[[], float]] = {
+        "plain loop": lambda: _plain_loop(clips, settings.seconds),
+        "emograph": lambda: measure(graph, "lossless", settings.seconds, WARM_UP).fps,
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(settings.runs):
+        for name, way in ways.items():
+            speeds[name].append(way())
+    base = middle(speeds["plain loop"])
+    for name, found in speeds.items():
+        row: Row = {"contestant": name, "frames/s": middle(found), "x plain loop": middle(found) / base}
+        result.add(title, **row)
+    peer = _fer(clips, settings, result)
+    if peer is not None:
+        result.add(title, contestant="fer (package), one process", **{"frames/s": peer, "x plain loop": peer / base})
+
+
+def _plain_loop(clips: list[Path], seconds: float) -> float:
+    """Frames/s of one worker per core, each taking a frame of every clip in turn."""
+    context = multiprocessing.get_context("spawn")
+    cores = len(os.sched_getaffinity(0))
+    ready, count = context.Barrier(cores + 1), context.Value("q", 0)
+    workers = [context.Process(target=_worker, args=(clips, ready, count), daemon=True) for _ in range(cores)]
+    for worker in workers:
+        worker.start()
+    ready.wait()
+    time.sleep(WARM_UP)
+    start, before = time.monotonic(), count.value
+    time.sleep(seconds)
+    speed = (count.value - before) / (time.monotonic() - start)
+    for worker in workers:
+        worker.kill()
+        worker.join()
+    return speed
+
+
+def _worker(clips: list[Path], ready: Any, count: Any) -> None:
+    cv2.setNumThreads(1)
+    faces, mood = HaarDetect("faces"), Emotion("mood")
+    for node in (faces, mood):
+        node.open()
+    streams = [_Stream(clip) for clip in clips]
+    ready.wait()
+    for stream in cycle(streams):
+        buffer = stream.next()
+        faces.transform(buffer)
+        mood.transform_batch([buffer])
+        with count.get_lock():
+            count.value += 1
+
+
+class _Stream:
+    """A clip that starts over when it ends, as `capture loop=true` plays it."""
+
+    def __init__(self, clip: Path) -> None:
+        self._clip = clip
+        self._video = cv2.VideoCapture(str(clip))
+        self._fps = self._video.get(cv2.CAP_PROP_FPS) or 30.0
+        self._sequence = 0
+
+    def next(self) -> Buffer:
+        frame = self._video.read()[1]
+        if frame is None:
+            self._video = cv2.VideoCapture(str(self._clip))
+            frame = self._video.read()[1]
+        pts = round(self._sequence * 1e9 / self._fps)
+        buffer = Buffer(self._clip.stem, self._sequence, pts=pts, shape=frame.shape, _frame=frame)
+        self._sequence += 1
+        return buffer
+
+
+def _fer(clips: list[Path], settings: Settings, result: Result) -> float | None:
+    """Frames/s of the `fer` package, frame by frame, as its documentation shows it."""
+    if not settings.wants("fer") and settings.only != ("efficiency",):
+        return None
+    command = [settings.python, str(PEER), str(settings.seconds), *map(str, clips)]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        return float(told.stdout.split()[-1])
+    except (subprocess.TimeoutExpired, ValueError, IndexError):
+        result.skipped.append(
+            "fer: in an environment of its own (it wants TensorFlow), pip install fer 'opencv-contrib-python<5' "
+            "'moviepy<2' 'setuptools<81', then --python THAT/bin/python"
+        )
+        return None
+
+
+# (b) and (c) ------------------------------------------------------------------------------------------------
+
+
+def _live(clips: list[Path], cameras: int, fps: int, seconds: float) -> Measured:
+    names = [f"camera{index}" for index in range(cameras)]
+    sources = "\n".join(
+        # Not all at the same place of the same clip, so that they do not do the same work at the same moment.
+        f"  {name}: {{type: capture, uri: '{clips[index % len(clips)]}', loop: true, fps: {fps}, "
+        f"start: {0.1 * (index // len(clips)):.1f}}}"
+        for index, name in enumerate(names)
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    graph = (
+        f"nodes:\n{sources}\n  faces: {{type: haardetect, replicas: auto}}\n  mood: {{type: emotion}}\n"
+        f"  draw: {{type: overlay}}\n  sink: {{type: fakesink}}\n"
+        f"  events: {{type: publish, endpoint: '{endpoint}'}}\n"
+        f"links:\n  - [{', '.join(names)}] ! faces ! mood\n  - mood ! draw ! sink\n  - mood ! events\n"
+    )
+    return measure(graph, "live", seconds, WARM_UP, events=endpoint)
+
+
+def _live_row(found: Measured, cameras: int) -> Row:
+    latencies = [1e3 * value for value in found.latencies]
+    return {
+        "frames/s": found.fps, "dropped": sum(found.dropped.values()), "p50 ms": percentile(latencies, 50),
+        "p95 ms": percentile(latencies, 95), "cores in use": found.cpu_seconds / found.seconds,
+        "CPU ms per frame": 1e3 * found.cpu_seconds / found.frames,
+        "memory MB": found.pss / 1e6, "memory MB per camera": found.pss / 1e6 / cameras,
+    }  # fmt: skip
