@@ -86,7 +86,7 @@ def _account(supervisor: Supervisor) -> dict[str, Any]:
     for ledger in ledgers:
         for fate, count in ledger.dropped.items():
             dropped[fate] = dropped.get(fate, 0) + count
-    running = {p.name: p.popen.pid for p in supervisor.processes.values() if p.popen is not None}
+    running = {p.name: p.child.pid for p in supervisor.processes.values() if p.child is not None}
     cpu = {name: cpu_of(psutil.Process(pid)) for name, pid in running.items()}
     return {
         "frames": sum(ledger.delivered for ledger in ledgers), "dropped": dropped,

@@ -108,7 +108,7 @@ class Monitor:
             }  # fmt: skip
         processes = {
             p.name: {
-                "nodes": p.nodes, "pid": p.popen.pid if p.popen is not None else None,
+                "nodes": p.nodes, "pid": p.child.pid if p.child is not None else None,
                 "state": "RESTARTING" if p.recovering else p.state, "restarts": p.restarts_total,
                 "cpu": p.cpu_share, "rss_mb": round(p.rss / 1e6, 1),
             }

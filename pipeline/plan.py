@@ -71,8 +71,6 @@ class Assignment:
     plan: Plan
     rings: dict[str, int]
     """camera -> inherited file descriptor of its ring."""
-    supervisor: int
-    """Process id of the one that must stay alive."""
     restarted: bool = False
     trace: bool = False
     debug: bool = False

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +24,7 @@ from pipeline.monitor import Monitor
 from pipeline.plan import Assignment, Plan, bus_endpoint
 from pipeline.ring import Ledger
 from pipeline.rundir import Reaper, RunDirectory
+from pipeline.spawner import Child, Spawner
 from pipeline.wire import pack, unpack
 
 START_TIMEOUT = 90.0
@@ -52,7 +51,7 @@ class Process:
 
     name: str
     nodes: list[str]
-    popen: subprocess.Popen[bytes] | None = None
+    child: Child | None = None
     state: str = "NULL"
     started_at: float = 0.0
     heard_at: float = 0.0
@@ -112,6 +111,7 @@ class Supervisor:
         self.directory = RunDirectory(plan.name, file)
         # Forked before any thread or socket exists in this process.
         self._reaper = Reaper(self.directory.path)
+        self._spawner: Spawner | None = None
         self._context = zmq.Context()
         self._bus: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         # A restarted worker comes with the identity of the dead one.
@@ -196,11 +196,11 @@ class Supervisor:
                 process.heard_at = now
         self._turn_at = now
         for process in reversed(self.processes.values()):  # sinks first
-            if process.popen is None:
+            if process.child is None:
                 if now >= process.not_before and self.stop_reason is None:
                     self._start(process)
-            elif process.popen.poll() is not None:
-                self._died(process, process.popen.returncode)
+            elif (code := process.child.poll()) is not None:
+                self._died(process, code)
             elif process.state == "NULL" and now - process.started_at > START_TIMEOUT:
                 self._kill(process, f"not ready after {START_TIMEOUT:.0f} s")
             elif process.state != "NULL" and now - process.heard_at > HANG_TIMEOUT:
@@ -226,47 +226,39 @@ class Supervisor:
             str(self.directory.path),
             self.plan,
             rings,
-            os.getpid(),
             restarted,
             self.trace,
             self.debug,
         )
-        # One thread per library and process: the processes are the parallelism.
-        threads = {f"{n}_NUM_THREADS": os.environ.get(f"{n}_NUM_THREADS", "1") for n in ("OMP", "OPENBLAS", "MKL")}
-
-        def spawn(group: int) -> subprocess.Popen[bytes]:
-            return subprocess.Popen(
-                [sys.executable, "-P", "-m", "pipeline.worker"],
-                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                pass_fds=tuple(rings.values()), env={**os.environ, **threads}, process_group=group,
-            )  # fmt: skip
-
         try:
-            try:
-                popen = spawn(self._reaper.pid)
-            except PermissionError:  # the reaper was killed, its group is gone; the workers still die with us
-                popen = spawn(0)
-        except OSError as error:
-            raise UserError(f"{process.name}: cannot start a process: {error.strerror}") from None
-        process.popen = popen
-        assert popen.stdin is not None
-        assert popen.stderr is not None
-        with contextlib.suppress(BrokenPipeError):
-            popen.stdin.write(assignment.pack())
-            popen.stdin.close()
-        os.set_blocking(popen.stderr.fileno(), False)
-        self.poller.register(popen.stderr.fileno(), zmq.POLLIN)
+            process.child = self._spawn(assignment.pack())
+        except (OSError, UserError) as error:
+            text = error if isinstance(error, UserError) else f"cannot start a process: {error.strerror or error}"
+            raise UserError(f"{process.name}: {text}") from None
+        os.set_blocking(process.child.stderr, False)
+        self.poller.register(process.child.stderr, zmq.POLLIN)
         process.stderr.clear()
         process.partial = b""
         process.state = "NULL"
         process.started_at = process.heard_at = time.monotonic()
         self._play_sent.discard(process.name)
 
+    def _spawn(self, assignment: bytes) -> Child:
+        """A new worker; from a new spawner where that was killed (and its workers with it)."""
+        if self._spawner is not None and self._spawner.alive:
+            with contextlib.suppress(ConnectionError):
+                return self._spawner.spawn(assignment)
+        if self._spawner is not None:
+            self._spawner.close()
+        modules = sorted({node.cls.partition(":")[0] for node in self.plan.nodes.values()})
+        self._spawner = Spawner(modules, self._reaper.pid, list(self.rings.values()))
+        return self._spawner.spawn(assignment)
+
     def _kill(self, process: Process, why: str) -> None:
         self._log("warning", process.name, f"{why}; killed")
-        if process.popen is not None:
-            process.popen.kill()
-            process.popen.wait()
+        if process.child is not None:
+            process.child.kill()
+            process.child.wait()
 
     def _died(self, process: Process, code: int) -> None:
         """A process ended that should not have: give up, or start it again after a while."""
@@ -306,20 +298,15 @@ class Supervisor:
         self.on_event("restart", {"process": process.name})
 
     def _forget(self, process: Process) -> None:
-        if process.popen is not None:
-            assert process.popen.stderr is not None
-            fd = process.popen.stderr.fileno()
-            self._read_stderr(fd)
-            self.poller.unregister(fd)
-            process.popen.stderr.close()
-        process.popen = None
+        if process.child is not None:
+            self._read_stderr(process.child.stderr)
+            self.poller.unregister(process.child.stderr)
+            process.child.close()
+        process.child = None
         process.state = "NULL"
 
     def _read_stderr(self, fd: int) -> None:
-        process = next(
-            (p for p in self.processes.values() if p.popen and p.popen.stderr and p.popen.stderr.fileno() == fd),
-            None,
-        )
+        process = next((p for p in self.processes.values() if p.child is not None and p.child.stderr == fd), None)
         if process is None:
             return
         for _ in range(16):
@@ -430,7 +417,7 @@ class Supervisor:
         ended = self.stop_reason is None and not self.errors
         deadline = time.monotonic() + QUIT_TIMEOUT * (10 if ended else 1)
         while time.monotonic() < deadline and not self._abort:
-            if all(p.popen is None or p.popen.poll() is not None for p in self.processes.values()):
+            if all(p.child is None or p.child.poll() is not None for p in self.processes.values()):
                 break
             self.poller.poll(20)
             self._hear()
@@ -439,13 +426,12 @@ class Supervisor:
     def _end_all(self) -> None:
         closing = self.stop_reason is not None or self.drained >= set(self.plan.sources)
         for process in self.processes.values():
-            if process.popen is None:
+            if process.child is None:
                 continue
-            late = process.popen.poll() is None
+            late = process.child.poll() is None
             if late:
-                process.popen.kill()
-                process.popen.wait()
-            code = process.popen.returncode
+                process.child.kill()
+            code = process.child.wait()
             played = process.name in self._play_sent
             self._hear()
             self._forget(process)
@@ -456,6 +442,8 @@ class Supervisor:
             elif code > 0 and process.error is None:
                 last = next((line for line in reversed(process.stderr) if line.strip()), f"exit code {code}")
                 self.errors.append(f"{process.name}: the process ended badly: {last}")
+        if self._spawner is not None:
+            self._spawner.close()
         self._context.destroy(linger=0)
         self.directory.remove()
         self._reaper.dismiss()

@@ -1,4 +1,4 @@
-"""One process of a graph: `python -P -m pipeline.worker`, its assignment on stdin.
+"""One process of a graph, forked by the spawner (pipeline/spawner.py), its assignment on stdin.
 
 A flat loop: bus, home, buffers, work, sources, ticks. The process dies with the supervisor, whatever happens
 to it, and never writes to stdout.
@@ -7,7 +7,6 @@ to it, and never writes to stdout.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import importlib
 import math
@@ -32,6 +31,7 @@ from pipeline.plan import Assignment
 from pipeline.ring import Fate, Reader
 from pipeline.runner import RUNNERS, BatchRunner, Runner
 from pipeline.source import SourceRunner, Trace
+from pipeline.spawner import die_with, serve
 from pipeline.wire import pack
 
 REPORT_INTERVAL = 0.5
@@ -40,7 +40,6 @@ LOGS_PER_REPORT = 50
 """Messages that a process may post between two reports; the rest is counted."""
 _SLICE_NS = 10_000_000
 """How long buffers are taken before bus and home get their turn again."""
-_PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
 
 
 class Worker:
@@ -381,18 +380,11 @@ class Worker:
                 self.say("passed", node=name)
 
 
-def _bind_to_supervisor(pid: int, name: str) -> None:
-    """Die with the supervisor: the kernel sends SIGKILL, so that no state of this process can prevent it."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_NAME, f"emograph:{name}"[:15].encode(), 0, 0, 0)
-    if os.getppid() != pid:
-        os._exit(1)  # it died before we asked
-
-
-def main() -> None:
-    assignment = Assignment.unpack(sys.stdin.buffer.read())
-    _bind_to_supervisor(assignment.supervisor, assignment.process)
+def work() -> None:
+    """Be the worker whose assignment is on stdin."""
+    with open(0, "rb", closefd=False) as stdin:
+        assignment = Assignment.unpack(stdin.read())
+    die_with(os.getppid(), assignment.process)
     faulthandler.enable()
     # The supervisor ends a graph in order; a Ctrl-C of the terminal is for it alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -415,6 +407,15 @@ def main() -> None:
     worker.context.destroy(linger=500)
     sys.stdout.flush()
     os._exit(code)  # interpreter shutdown would only wait for other people's threads
+
+
+def main() -> None:
+    """`python -m pipeline.worker` is a worker; with arguments, the spawner that workers are forked from."""
+    if len(sys.argv) > 1:
+        control, supervisor, *modules = sys.argv[1:]
+        serve(int(control), int(supervisor), modules, work)
+    else:
+        work()
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def test_kill_9_of_the_launcher_leaves_nothing(tmp_path: Path, env: dict[str, st
     with started("launch", GRAPH.format(out=out), env=env) as launcher:
         wait_until(lambda: lines(out) > 20, "frames")
         family = psutil.Process(launcher.pid).children(recursive=True)
-        assert len(family) == 5  # four workers and the reaper
+        assert len(family) == 6  # four workers, their spawner and the reaper
         assert list(runtime_dir.glob("emograph/*/*"))
         launcher.send_signal(signal.SIGKILL)
         launcher.wait()

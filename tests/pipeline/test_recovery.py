@@ -30,9 +30,9 @@ def kill_when_flowing(name: str) -> Callable[[Supervisor], None]:
 
     def tick(supervisor: Supervisor) -> None:
         process = supervisor.processes[name]
-        if not done and supervisor.figures["r"].done >= 5 and process.popen is not None:
+        if not done and supervisor.figures["r"].done >= 5 and process.child is not None:
             done.append(True)
-            os.kill(process.popen.pid, signal.SIGKILL)
+            os.kill(process.child.pid, signal.SIGKILL)
 
     return tick
 
@@ -94,10 +94,10 @@ def test_a_process_that_keeps_dying_ends_the_graph(monkeypatch: pytest.MonkeyPat
     seen = set()
 
     def kill_at_once(supervisor: Supervisor) -> None:
-        popen = supervisor.processes["w"].popen
-        if supervisor.processes["w"].state == "PLAYING" and popen is not None and popen.pid not in seen:
-            seen.add(popen.pid)
-            os.kill(popen.pid, signal.SIGKILL)
+        child = supervisor.processes["w"].child
+        if supervisor.processes["w"].state == "PLAYING" and child is not None and child.pid not in seen:
+            seen.add(child.pid)
+            os.kill(child.pid, signal.SIGKILL)
 
     # The source sends so seldom that no buffer passes between two kills.
     run = run_graph("numbers name=a num_buffers=0 fps=0.2 ! work name=w ! nothing name=r", [], kill_at_once)
@@ -134,9 +134,9 @@ def test_two_kills_in_a_row(tmp_path: Path):
     def tick(supervisor: Supervisor) -> None:
         victim = supervisor.processes[("w", "g")[state["kills"] % 2]]
         ready = supervisor.figures["r"].done >= 5 and time.monotonic() - state["at"] > 0.15
-        if state["kills"] < 4 and ready and victim.popen is not None:
+        if state["kills"] < 4 and ready and victim.child is not None:
             state.update(at=time.monotonic(), kills=state["kills"] + 1)
-            os.kill(victim.popen.pid, signal.SIGKILL)
+            os.kill(victim.child.pid, signal.SIGKILL)
 
     run = run_graph(LOSSLESS.format(out=out), ["mode=lossless"], tick)
     assert run.error is None
@@ -151,10 +151,10 @@ def test_a_process_that_takes_over_is_told_which_streams_have_ended(tmp_path: Pa
     state = {"killed": False}
 
     def tick(supervisor: Supervisor) -> None:
-        popen = supervisor.processes["r"].popen
-        if "a" in supervisor.drained and not state["killed"] and popen is not None:
+        child = supervisor.processes["r"].child
+        if "a" in supervisor.drained and not state["killed"] and child is not None:
             state["killed"] = True
-            os.kill(popen.pid, signal.SIGKILL)
+            os.kill(child.pid, signal.SIGKILL)
 
     run = run_graph(
         f"numbers name=a num_buffers=3 ! record name=r path={out}  numbers name=b num_buffers=150 ! work delay=20ms ! r.",
@@ -220,3 +220,23 @@ def test_a_source_that_dies_with_nodes_of_its_process(tmp_path: Path):
     assert numbers == sorted(set(numbers))
     # What was on its way home when the source died is lost to the ledger, though it had arrived.
     assert ledger.delivered <= len(numbers) <= ledger.delivered + sum(ledger.dropped.values())
+
+
+def test_the_spawner_is_killed_and_its_workers_with_it(tmp_path: Path):
+    out = tmp_path / "out"
+    killed: list[float] = []
+
+    def tick(supervisor: Supervisor) -> None:
+        if not killed and supervisor.figures["r"].done >= 5 and supervisor._spawner is not None:
+            killed.append(time.monotonic())
+            os.kill(supervisor._spawner.pid, signal.SIGKILL)
+
+    run = run_graph(LOSSLESS.format(out=out), ["mode=lossless"], tick)
+    assert run.error is None
+    assert all(process.restarts_total == 1 for process in run.supervisor.processes.values())
+    for ledger in run.ledgers.values():
+        assert ledger.adds_up
+        assert ledger.captured == 150
+        assert ledger.in_flight == 0
+        assert {reason for _, reason in ledger.dropped} <= {"lost"}
+    assert all(len(lines) > 100 for lines in records(out).values())

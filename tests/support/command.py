@@ -50,9 +50,10 @@ def started(*arguments: str, env: dict[str, str] | None = None) -> Iterator[subp
 def workers(launcher: int) -> dict[str, psutil.Process]:
     """Worker processes of a launcher, by the name of their node or group."""
     found = {}
-    for child in psutil.Process(launcher).children():
+    for child in psutil.Process(launcher).children(recursive=True):
         if "pipeline.worker" in child.cmdline():
             found[Path(f"/proc/{child.pid}/comm").read_text().strip().removeprefix("emograph:")] = child
+    found.pop("spawner", None)
     return found
 
 
