@@ -114,9 +114,7 @@ def read_tensors(path_or_name: str | Path) -> tuple[dict[str, np.ndarray], Heade
             for name, shape in expected.items():
                 stored = file.get_slice(name)
                 if tuple(stored.get_shape()) != shape:
-                    raise WeightsError(
-                        f"{path}: {name} has the shape {tuple(stored.get_shape())} instead of {shape}"
-                    )
+                    raise WeightsError(f"{path}: {name} has the shape {tuple(stored.get_shape())} instead of {shape}")
                 if stored.get_dtype() not in ("F16", "F32"):
                     raise WeightsError(f"{path}: {name} is stored as {stored.get_dtype()} instead of F16 or F32")
                 tensors[name] = file.get_tensor(name).astype(np.float32)
