@@ -5,6 +5,7 @@ A process each, since import time and memory cannot be measured twice in one.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
@@ -55,8 +56,8 @@ def main() -> None:
     noise = rng.integers(0, 256, (max(job["sizes"], default=1), 48, 48), np.uint8)
     seconds: dict[int, list[float]] = {size: [] for size in job["sizes"]}
     for _ in range(job["runs"]):  # in turns, so that a slow moment of the machine hits all sizes alike
-        for size, taken in seconds.items():
-            taken += _measure(run, noise[:size], job["seconds"] / job["runs"] / len(seconds))
+        for size in seconds:
+            seconds[size] += _measure(run, noise[:size], job["seconds"] / job["runs"] / len(seconds))
     found["seconds"] = seconds
     json.dump(found, sys.stdout)
 
@@ -74,10 +75,8 @@ def _measure(run: Run, faces: np.ndarray, seconds: float) -> list[float]:
 
 
 def _import(kind: str) -> None:
-    if kind in ("onnxruntime", "openvino"):
-        __import__(f"nodes.emotion.backends.on_{kind}")
-    else:
-        import nodes.emotion.backends.on_torch
+    name = kind if kind in ("onnxruntime", "openvino") else "torch"
+    importlib.import_module(f"nodes.emotion.backends.on_{name}")
 
 
 def _open(kind: str, precision: str, job: dict[str, Any]) -> Run:

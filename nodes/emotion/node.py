@@ -47,7 +47,7 @@ class Emotion(BatchTransform):
             0.0, le=5, description="how long the answer for a tracked face that looks the same may stand; 0: never"
         )
         reclassify_change: float = Field(
-            3.0, ge=0, le=255, description="mean difference in grey levels above which a face looks another"
+            4.0, ge=0, le=255, description="mean difference in grey levels above which a face looks another"
         )
         threads: int = Field(1, ge=1, le=256, description="CPU threads of the network")
 

@@ -138,5 +138,6 @@ def _may_have_gpu() -> bool:
 def _cure(name: BackendName, error: ImportError) -> str:
     missing = [package for package in _PACKAGES[name] if find_spec(package) is None]
     if missing:
-        return f"backend '{name}' needs the package {' and '.join(missing)}: pip install 'emograph[{name}]', or use backend: auto"
+        packages = " and ".join(missing)
+        return f"backend '{name}' needs the package {packages}: pip install 'emograph[{name}]', or use backend: auto"
     return f"backend '{name}' cannot be loaded ({error}): install it anew, or use backend: auto"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import: else it reports its use to Microsoft
 import onnxruntime
 
 from nodes.emotion.backends import PART, Precision, parts
@@ -20,7 +24,7 @@ class OnnxruntimeBackend:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors only; they come as exceptions too
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self.where = f"the CPU (onnxruntime, fp32, {threads} threads)"
+        self.where = f"the CPU (onnxruntime, fp32, {threads} thread{'s' * (threads > 1)})"
         for count in (1, PART):
             self(np.zeros((count, size, size), np.uint8))
 

@@ -48,7 +48,7 @@ class OpenvinoBackend:
         core = openvino.Core()
         self._network = core.compile_model(core.read_model(model), "CPU", settings)
         self._request = self._network.create_infer_request()
-        self.where = f"the CPU (openvino, {precision}, {threads} threads)"
+        self.where = f"the CPU (openvino, {precision}, {threads} thread{'s' * (threads > 1)})"
         for count in (1, PART):
             self(np.zeros((count, size, size), np.uint8))
 

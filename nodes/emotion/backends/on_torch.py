@@ -17,7 +17,7 @@ class TorchBackend:
         torch.set_num_threads(threads)
         self._model = fuse(model).to(torch.bfloat16 if precision == "bf16" else torch.float32)
         self._temperature = temperature
-        self.where = f"the CPU (torch, {precision}, {threads} threads)"
+        self.where = f"the CPU (torch, {precision}, {threads} thread{'s' * (threads > 1)})"
         for count in (1, PART):
             self(np.zeros((count, size, size), np.uint8))
 
