@@ -29,7 +29,7 @@ class OnnxruntimeBackend:
             self(np.zeros((count, size, size), np.uint8))
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
-        rows = [self._session.run(None, {INPUT: faces[part, None]})[0] for part in parts(len(faces))]
+        rows = [np.asarray(self._session.run(None, {INPUT: faces[part, None]})[0]) for part in parts(len(faces))]
         return np.concatenate(rows)
 
 
