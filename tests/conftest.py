@@ -13,7 +13,6 @@ import pytest
 
 from tests.support.graphs import register_engine_nodes
 
-
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests that use onnxruntime by itself, too
 
 
