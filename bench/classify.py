@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import reuse
 from bench.classify_worker import CPU, CUDA, PEER
 from bench.record import ROOT, Result, Settings, percentile
 from nodes.emotion.architecture import parameter_shapes
@@ -60,6 +61,8 @@ def run(settings: Settings) -> Result:
                 if count == 1 and weights == SHIPPED:
                     _start(result, found)
                     _answers(result, contestants, Path(folder), labels)
+    if settings.device == "cpu":
+        reuse.measure(result, settings, SHIPPED)
     result.notes += [
         f"faces/s are of the median call; latencies are median / {_high(settings)}th percentile, in ms.",
         f"{FULL} is the full network with random weights: for its speed alone.",
