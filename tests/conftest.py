@@ -13,6 +13,8 @@ import pytest
 
 from tests.support.graphs import register_engine_nodes
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests that use onnxruntime by itself, too
+
 
 @pytest.fixture(autouse=True)
 def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:

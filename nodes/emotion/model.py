@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from nodes.emotion import architecture
+from nodes.emotion.architecture import BATCH_NORM_EPS, STAGES
 from nodes.preprocess import DEFAULT, LABELS
-
-ARCHITECTURE = "resnet9"
 
 
 class ConvBlock(nn.Sequential):
@@ -21,7 +21,7 @@ class ConvBlock(nn.Sequential):
     def __init__(self, channels_in: int, channels_out: int, pool: bool = False) -> None:
         super().__init__(
             nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels_out),
+            nn.BatchNorm2d(channels_out, BATCH_NORM_EPS),
             nn.ReLU(inplace=True),
         )
         if pool:
@@ -58,15 +58,14 @@ class ResNet9(nn.Module):
         super().__init__()
         self.width = width
         self.mean, self.std = mean, std
-        self.features = nn.Sequential(
-            ConvBlock(1, width),
-            ConvBlock(width, 2 * width, pool=True),
-            Residual(2 * width),
-            ConvBlock(2 * width, 4 * width, pool=True),
-            ConvBlock(4 * width, 8 * width, pool=True),
-            Residual(8 * width),
-        )
-        self.classifier = nn.Linear(8 * width, classes)
+        self.features = nn.Sequential()
+        channels = 1
+        for stage in STAGES:
+            wide = stage.channels * width
+            residual = isinstance(stage, architecture.Residual)
+            self.features.append(Residual(wide) if residual else ConvBlock(channels, wide, stage.pool))
+            channels = wide
+        self.classifier = nn.Linear(channels, classes)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def embed(self, x: Tensor) -> Tensor:

@@ -2,35 +2,22 @@
 
     emograph launch "testsrc ! haardetect ! emotion ! overlay ! videosink location=out.mp4"
 
-Reads only the 48x48 patches that the detector cut, never the frame. torch is imported when the node opens, so
-that checking a graph, or running its other nodes, does not pay for it.
+Reads only the 48x48 patches that the detector cut, never the frame. What runs the network is imported when the
+node opens, so that checking a graph, or running its other nodes, does not pay for it.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from nodes.emotion.backends import Backend, conflict, load
+from nodes.emotion.memory import Answer, Memory
 from pipeline import BatchTransform, Buffer, Properties, Region, Seconds, UserError, pad
 
-if TYPE_CHECKING:
-    import torch
-
 UNCERTAIN = "uncertain"
-_FORGET_AFTER_NS = 10_000_000_000
-"""A track that was not seen for so long is forgotten; detectors never use an id again."""
-
-
-@dataclass(slots=True)
-class _Track:
-    """What is known of one face: smoothed probabilities and when they were last updated (PTS, ns)."""
-
-    probabilities: np.ndarray
-    pts: int
 
 
 class Emotion(BatchTransform):
@@ -42,11 +29,25 @@ class Emotion(BatchTransform):
     class Properties(Properties):
         weights: str = Field("resnet9-s", description="a shipped set by name, or the path of a safetensors file")
         device: str = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one")
+        backend: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
+            "auto", description="what runs the network; auto takes the fastest that is installed for the device"
+        )
+        precision: Literal["auto", "fp32", "bf16"] = Field(
+            "auto",
+            description="of the computing; auto: fp32 on a CPU, bf16 on a GPU. bf16 is twice as fast on a CPU"
+            " that has it, and moves probabilities by less than 0.02",
+        )
         max_batch: int = Field(64, ge=1, le=4096, description="faces in one call, at most")
         max_wait: Seconds = Field(0.0, description="how long a partial batch waits for more faces")
         smoothing: Seconds = Field(0.4, description="time constant of the smoothing per track; 0 for none")
         threshold: float = Field(
             0.4, ge=0, le=1, description="below this smoothed probability the label is 'uncertain'"
+        )
+        reclassify_interval: Seconds = Field(
+            0.0, le=5, description="how long the answer for a tracked face that looks the same may stand; 0: never"
+        )
+        reclassify_change: float = Field(
+            4.0, ge=0, le=255, description="mean difference in grey levels above which a face looks another"
         )
         threads: int = Field(1, ge=1, le=256, description="CPU threads of the network")
 
@@ -58,46 +59,71 @@ class Emotion(BatchTransform):
                 raise ValueError("auto, cpu, cuda or cuda:N")
             return value
 
+        @field_validator("backend", "precision")
+        @classmethod
+        def _fits(cls, value: str, info: ValidationInfo) -> str:
+            given = {"backend": "auto", "device": "auto", "precision": "auto", **info.data, str(info.field_name): value}
+            problem = conflict(given["backend"], given["device"], given["precision"])
+            if problem:
+                raise ValueError(problem)
+            return value
+
     sink = pad("video/raw", needs="faces", access="none")
     src = pad("video/raw", adds="emotions")
 
     def open(self) -> None:
-        from nodes.emotion.weights import load_weights, read_header
+        from nodes.emotion.weights import read_header
 
-        read_header(self.props.weights)  # wrong weights are told before torch's import, which takes seconds
-        import torch
-
-        from nodes.emotion.model import fuse
-
-        self.max_batch, self.max_wait = self.props.max_batch, self.props.max_wait
-        torch.set_num_threads(self.props.threads)
-        self._device = _device(self.props.device, self.name)
-        model, header = load_weights(self.props.weights)
-        self.labels = header.labels
-        self._size = header.preprocess.size
-        self._temperature = header.temperature
-        # bf16 halves the work of a GPU's tensor cores; answers differ by less than the fp16 of the stored weights.
-        dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
-        self._model = fuse(model).to(self._device, dtype)
-        self._tracks: dict[str, dict[int, _Track]] = {}
-        self._classify(np.zeros((1, self._size, self._size), np.uint8))  # the first call is slow; nobody waits yet
-        where = str(self._device) if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)
-        self.log("info", f"{self.props.weights} on {where}")
+        props = self.props
+        self.max_batch, self.max_wait = props.max_batch, props.max_wait
+        header = read_header(props.weights)
+        self.labels, self._size = header.labels, header.preprocess.size
+        self._memories: dict[str, Memory] = {}
+        try:
+            self._classify: Backend | None = load(
+                props.weights, props.backend, props.device, props.precision, props.threads, props.max_batch,
+                warn=lambda text: self.log("warning", text),
+            )  # fmt: skip
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from error
+        self.log("info", f"{props.weights} on {self._classify.where}")
 
     def close(self) -> None:
-        self._model = None
+        self._classify = None
 
     def items(self, buffer: Buffer) -> int:
         return sum(region.patch is not None for region in buffer.regions)
 
     def transform_batch(self, buffers: list[Buffer]) -> list[Buffer | None]:
         faces = [(b, r) for b in buffers for r in b.regions if r.patch is not None]
-        for start in range(0, len(faces), self.max_batch):  # one frame may hold more faces than a batch
-            part = faces[start : start + self.max_batch]
-            patches = np.stack([self._patch(region) for _, region in part])
-            for (buffer, region), probabilities in zip(part, self._classify(patches), strict=True):
-                self._label(buffer, region, probabilities)
+        asked: list[tuple[np.ndarray, Answer]] = []
+        try:
+            answers = [self._answer(buffer, region, asked) for buffer, region in faces]
+            for start in range(0, len(asked), self.max_batch):  # one frame may hold more faces than a batch
+                part = asked[start : start + self.max_batch]
+                assert self._classify is not None
+                rows = self._classify(np.stack([patch for patch, _ in part]))
+                for (_, answer), raw in zip(part, rows, strict=True):
+                    answer.raw = raw
+        except Exception:
+            for memory in self._memories.values():
+                memory.forget_answers()
+            raise
+        for (buffer, region), answer in zip(faces, answers, strict=True):
+            assert answer.raw is not None
+            self._label(buffer, region, answer.raw)
         return list(buffers)
+
+    def _answer(self, buffer: Buffer, region: Region, asked: list[tuple[np.ndarray, Answer]]) -> Answer:
+        """The answer that stands for a face, or a new one, to be filled, which joins `asked`."""
+        patch, memory = self._patch(region), self._memory(buffer.stream)
+        answer = memory.recall(region.track, buffer.pts, patch) if region.track is not None else None
+        if answer is not None:
+            region.attrs["reused"] = True
+            return answer
+        answer = memory.ask(region.track, buffer.pts, patch) if region.track is not None else Answer()
+        asked.append((patch, answer))
+        return answer
 
     def _patch(self, region: Region) -> np.ndarray:
         assert region.patch is not None
@@ -108,51 +134,18 @@ class Emotion(BatchTransform):
             )
         return region.patch
 
-    def _classify(self, patches: np.ndarray) -> np.ndarray:
-        """uint8 (N, size, size) -> calibrated probabilities, float32 (N, classes)."""
-        import torch
+    def _memory(self, stream: str) -> Memory:
+        if stream not in self._memories:
+            props = self.props
+            self._memories[stream] = Memory(props.smoothing, props.reclassify_interval, props.reclassify_change)
+        return self._memories[stream]
 
-        assert self._model is not None
-        with torch.inference_mode():
-            batch: torch.Tensor = torch.from_numpy(patches).to(self._device, non_blocking=True)
-            logits = self._model(batch).float()
-            return (logits / self._temperature).softmax(dim=1).cpu().numpy()
-
-    def _label(self, buffer: Buffer, region: Region, probabilities: np.ndarray) -> None:
+    def _label(self, buffer: Buffer, region: Region, raw: np.ndarray) -> None:
         """Enter raw and smoothed probabilities, and the label that they make."""
-        region.raw = dict(zip(self.labels, probabilities.tolist(), strict=True))
-        smoothed = probabilities
-        if region.track is not None and self.props.smoothing > 0:
-            smoothed = self._smooth(buffer.stream, region.track, buffer.pts, probabilities)
+        smoothed = raw
+        if region.track is not None:
+            smoothed = self._memory(buffer.stream).smooth(region.track, buffer.pts, raw)
         best = int(smoothed.argmax())
+        region.raw = dict(zip(self.labels, raw.tolist(), strict=True))
         region.scores = dict(zip(self.labels, smoothed.tolist(), strict=True))
         region.label = self.labels[best] if smoothed[best] >= self.props.threshold else UNCERTAIN
-
-    def _smooth(self, stream: str, track: int, pts: int, probabilities: np.ndarray) -> np.ndarray:
-        """Exponential smoothing over the stream's time, so that the frame rate does not change the result."""
-        tracks = self._tracks.setdefault(stream, {})
-        known = tracks.get(track)
-        if known is None:
-            for old in [t for t, state in tracks.items() if pts - state.pts > _FORGET_AFTER_NS]:
-                del tracks[old]
-            tracks[track] = _Track(probabilities.copy(), pts)
-            return probabilities
-        elapsed = max(0, pts - known.pts) / 1e9
-        weight = 1 - math.exp(-elapsed / self.props.smoothing)
-        known.probabilities += weight * (probabilities - known.probabilities)
-        known.pts = pts
-        return known.probabilities
-
-
-def _device(wanted: str, name: str) -> torch.device:
-    """The torch device of a property's value; UserError when it is not there."""
-    import torch
-
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise UserError(f"{name}: device is '{wanted}', but torch finds no usable GPU; use device: auto or cpu")
-    device = torch.device("cuda" if wanted == "auto" else wanted)
-    if device.index is not None and device.index >= torch.cuda.device_count():
-        raise UserError(f"{name}: device is '{wanted}', but there are {torch.cuda.device_count()} GPUs")
-    return device

@@ -12,9 +12,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from nodes.emotion.architecture import ARCHITECTURE, parameter_shapes
 from nodes.preprocess import DEFAULT, LABELS, Preprocess
 from pipeline.errors import UserError, did_you_mean
 
@@ -39,7 +41,7 @@ class Header(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format_version: int = FORMAT_VERSION
-    architecture: str = "resnet9"
+    architecture: str = ARCHITECTURE
     width: int = Field(ge=4, le=256)
     labels: tuple[str, ...] = LABELS
     preprocess: Preprocess = DEFAULT
@@ -87,43 +89,53 @@ def read_header(path_or_name: str | Path) -> Header:
         raise WeightsError(f"{path}: bad header, {where}: {problem['msg']}") from error
     if header.format_version != FORMAT_VERSION:
         raise WeightsError(f"{path} has weights format {header.format_version}; this version reads {FORMAT_VERSION}")
-    if header.architecture != "resnet9":
-        raise WeightsError(f"{path} holds a network '{header.architecture}'; the emotion node runs 'resnet9'")
+    if header.architecture != ARCHITECTURE:
+        raise WeightsError(f"{path} holds a network '{header.architecture}'; the emotion node runs '{ARCHITECTURE}'")
     if header.labels != LABELS:
         raise WeightsError(f"{path} has the labels {', '.join(header.labels)} instead of {', '.join(LABELS)}")
     return header
 
 
-def load_weights(path_or_name: str | Path) -> tuple[ResNet9, Header]:
-    """A network in eval mode, float32 on the CPU, and its header.
+def read_tensors(path_or_name: str | Path) -> tuple[dict[str, np.ndarray], Header]:
+    """The network's tensors, float32, by name, and its header; without torch.
 
     Takes a packaged name or a path. Raises WeightsError if the file is missing, cut off or foreign, if it holds
-    another network, other labels or other shapes, or a value that is not finite.
+    another network, other labels, shapes or types, or a value that is not finite.
     """
+    path = find_weights(path_or_name)
+    header = read_header(path)
+    expected = parameter_shapes(header.width, len(header.labels))
+    tensors = {}
+    try:
+        with safe_open(path, "numpy") as file:
+            for name in sorted(expected.keys() ^ set(file.keys())):
+                what = "lacks" if name in expected else "has a tensor that the network does not know:"
+                raise WeightsError(f"{path} {what} {name}")
+            for name, shape in expected.items():
+                stored = file.get_slice(name)
+                if tuple(stored.get_shape()) != shape:
+                    raise WeightsError(f"{path}: {name} has the shape {tuple(stored.get_shape())} instead of {shape}")
+                if stored.get_dtype() not in ("F16", "F32"):
+                    raise WeightsError(f"{path}: {name} is stored as {stored.get_dtype()} instead of F16 or F32")
+                tensors[name] = file.get_tensor(name).astype(np.float32)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is cut off or not a safetensors file ({error})") from error
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise WeightsError(f"{path}: {name} has values that are not finite")
+    return tensors, header
+
+
+def load_weights(path_or_name: str | Path) -> tuple[ResNet9, Header]:
+    """A network in eval mode, float32 on the CPU, and its header; raises as read_tensors does."""
     import torch
-    from safetensors.torch import load_file
 
     from nodes.emotion.model import ResNet9
 
-    path = find_weights(path_or_name)
-    header = read_header(path)
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is cut off or not a safetensors file ({error})") from error
+    tensors, header = read_tensors(path_or_name)
     model = ResNet9(header.width, len(header.labels), header.preprocess.mean, header.preprocess.std)
-    expected = _parameters(model.state_dict())
-    for name in sorted(expected.keys() ^ tensors.keys()):
-        what = "lacks" if name in expected else "has a tensor that the network does not know:"
-        raise WeightsError(f"{path} {what} {name}")
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            raise WeightsError(
-                f"{path}: {name} has the shape {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
-            )
-        if not torch.isfinite(tensor).all():
-            raise WeightsError(f"{path}: {name} has values that are not finite")
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
+    # Not strict: batch norm's step counters are in no file.
+    model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, strict=False)
     return model.eval(), header
 
 

@@ -1,0 +1,185 @@
+"""The network alone: faces/s, latency, start and memory of each back end, and how far its answers differ.
+
+    emograph bench classify --seconds 3 --data fer2013.csv
+    emograph bench classify --device cuda
+
+The peer is torch as one would write it without a thought for speed. The full network (width 64) has random weights
+here, which take the same time as trained ones; answers and accuracies are those of the weights that ship.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import reuse
+from bench.classify_worker import CPU, CUDA, PEER
+from bench.record import ROOT, Result, Settings, percentile
+from nodes.emotion.architecture import parameter_shapes
+from nodes.emotion.backends import COMPUTES_IN, cpu_computes_in_bf16, installed
+from nodes.emotion.weights import Header
+from pipeline.errors import UserError
+
+SHIPPED, FULL = "resnet9-s", "width 64"
+CPU_SIZES = (1, 2, 4, 8, 16, 64)
+CUDA_SIZES = (1, 8, 64, 512, 4096)
+"""The last one goes in parts of the one before, so that copies and computing overlap."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """weights: SHIPPED or FULL. answers: whether to keep what it says of the faces."""
+
+    contestant: str
+    weights: str
+    threads: int
+    answers: bool = False
+
+
+def run(settings: Settings) -> Result:
+    result = Result("classify")
+    contestants = _contestants(settings, result)
+    with tempfile.TemporaryDirectory(prefix="emograph-bench-") as folder:
+        files = {SHIPPED: SHIPPED, FULL: _random_weights(Path(folder))}
+        faces, labels = _faces(settings, Path(folder))
+        threads = (1,) if settings.device != "cpu" else (1, 2)
+        for count in threads:
+            for weights in (SHIPPED, FULL):
+                where = settings.device if settings.device != "cpu" else f"{count} thread{'s' * (count > 1)}"
+                found = {}
+                for name in contestants:
+                    job = Job(name, weights, count, answers=count == 1 and weights == SHIPPED)
+                    found[name] = _measure(job, files[weights], faces, Path(folder), settings)
+                _speed(result, f"{weights}, {where}", found)
+                if count == 1 and weights == SHIPPED:
+                    _start(result, found)
+                    _answers(result, contestants, Path(folder), labels)
+    if settings.device == "cpu":
+        reuse.measure(result, settings, SHIPPED)
+    result.notes += [
+        f"faces/s are of the median call; latencies are median / {_high(settings)}th percentile, in ms.",
+        f"{FULL} is the full network with random weights: for its speed alone.",
+        "A process each; import, opening (with the first calls) and memory are of the whole process.",
+    ]
+    return result
+
+
+def _contestants(settings: Settings, result: Result) -> list[str]:
+    """Those that can run here and are asked for, the peer first."""
+    names = []
+    for name, (kind, precision) in (CPU if settings.device == "cpu" else CUDA).items():
+        if name != PEER and not settings.wants(name):
+            continue
+        if kind in COMPUTES_IN and not installed(kind):
+            result.skipped.append(f"{name}: pip install 'emograph[{kind}]'")
+        elif settings.device == "cpu" and precision == "bf16" and not cpu_computes_in_bf16():
+            result.skipped.append(f"{name}: this CPU has no avx512_bf16")
+        else:
+            names.append(name)
+    if settings.device != "cpu":
+        from nodes.emotion.backends.on_cuda import find_device
+
+        find_device(settings.device)
+    return names
+
+
+def _measure(job: Job, weights: str, faces: Path, folder: Path, settings: Settings) -> dict[str, Any]:
+    sizes = CPU_SIZES if settings.device == "cpu" else CUDA_SIZES
+    order = {
+        "contestant": job.contestant, "weights": weights, "threads": job.threads, "device": settings.device,
+        "sizes": sizes, "seconds": settings.seconds, "runs": settings.runs,
+        "faces": str(faces) if job.answers else "", "answers": str(_answers_file(folder, job.contestant)),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "bench.classify_worker"]
+    done = subprocess.run(command, input=json.dumps(order), capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"the contestant '{job.contestant}' failed: {last}")
+    return json.loads(done.stdout)
+
+
+def _speed(result: Result, title: str, found: dict[str, dict[str, Any]]) -> None:
+    """Two tables: faces/s, with the ratio to the peer at the batch where each is best, and latencies."""
+    rates = {
+        name: {int(n): int(n) / percentile(taken, 50) for n, taken in figures["seconds"].items()}
+        for name, figures in found.items()
+    }
+    best = max(rates[PEER].values())
+    for name, rate in rates.items():
+        columns = {f"{n}": speed for n, speed in rate.items()}
+        result.add(f"Faces/s by batch size: {title}", contestant=name, **columns, times_peer=max(rate.values()) / best)
+    high = 95 if "thread" in title else 99
+    for name, figures in found.items():
+        taken = {n: [1e3 * t for t in values] for n, values in figures["seconds"].items()}
+        columns = {n: f"{percentile(v, 50):.3g} / {percentile(v, high):.3g}" for n, v in taken.items()}
+        result.add(f"Latency in ms by batch size: {title}", contestant=name, **columns)
+
+
+def _start(result: Result, found: dict[str, dict[str, Any]]) -> None:
+    for name, figures in found.items():
+        columns = {key: figures[key] for key in ("import s", "open s", "memory MB")}
+        result.add(f"Start and memory: {SHIPPED}, 1 thread", contestant=name, **columns)
+
+
+def _answers(result: Result, contestants: list[str], folder: Path, labels: np.ndarray | None) -> None:
+    """How far each one's probabilities are from the peer's, and its accuracy where labels are given."""
+    truth = np.load(_answers_file(folder, PEER))
+    for name in contestants:
+        said = np.load(_answers_file(folder, name))
+        row: dict[str, Any] = {
+            "largest difference": f"{np.abs(said - truth).max():.1e}",
+            "labels changed": int((said.argmax(1) != truth.argmax(1)).sum()),
+            "of": len(truth),
+        }
+        if labels is not None:
+            row["PublicTest accuracy"] = f"{(said.argmax(1) == labels).mean():.2%}"
+        result.add(f"Answers: {SHIPPED}", contestant=name, **row)
+    if labels is None:
+        result.skipped.append("accuracy on PublicTest: give --data fer2013.csv")
+
+
+def _faces(settings: Settings, folder: Path) -> tuple[Path, np.ndarray | None]:
+    """A file of faces to compare answers on, and their labels: PublicTest, or class means and noise."""
+    path = folder / "faces.npy"
+    if settings.data is not None:
+        from trainer.dataset import PUBLIC, load
+
+        public = load(settings.data, [PUBLIC]).split(PUBLIC)
+        np.save(path, public.images)
+        return path, public.labels
+    import cv2
+
+    strip = cv2.imread(str(ROOT / "nodes" / "testsrc_faces.png"), cv2.IMREAD_GRAYSCALE)
+    assert strip is not None
+    noise = np.random.default_rng(2).integers(0, 256, (64, 48, 48), np.uint8)
+    np.save(path, np.concatenate([np.stack(np.split(strip, strip.shape[1] // 48, axis=1)), noise]))
+    return path, None
+
+
+def _random_weights(folder: Path) -> str:
+    """The full network with weights of a sensible size."""
+    from safetensors.numpy import save_file
+
+    header, rng, tensors = Header(width=64), np.random.default_rng(0), {}
+    for name, shape in parameter_shapes(64, len(header.labels)).items():
+        spread = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.0
+        offset = 1.0 if name.endswith(("1.weight", "running_var")) else 0.0
+        tensors[name] = (offset + spread * rng.standard_normal(shape)).astype(np.float16)
+    path = folder / "random.safetensors"
+    save_file(tensors, path, {"emograph": header.model_dump_json()})
+    return str(path)
+
+
+def _answers_file(folder: Path, contestant: str) -> Path:
+    return folder / f"{contestant}.npy"
+
+
+def _high(settings: Settings) -> int:
+    return 95 if settings.device == "cpu" else 99

@@ -1,0 +1,139 @@
+"""The trainer's loop against the usual one: DataLoader with a worker and torchvision transforms, eager fp32.
+
+    emograph bench train --data fer2013.csv
+    emograph bench train --device cuda
+
+The same network, batch size, optimizer and augmentation (random crop 48 with 4 px padding, flip), the article's
+recipe. On a CPU only a few hundred pictures are seen: an epoch of the full network takes it many minutes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from bench.record import ROOT, Result, Settings, middle
+from nodes.emotion.model import ResNet9
+from trainer.loop import Arrays, Run, computes_in_bf16
+from trainer.prepare import pick_device
+from trainer.recipe import Recipe, load_recipe
+
+PEER = "DataLoader and torchvision"
+PICTURES = {"cpu": 256, "cuda": 8192}
+EPOCH = 28_709
+"""Pictures in FER2013's Training split."""
+WIDTHS = (32, 64)
+
+
+def run(settings: Settings) -> Result:
+    result = Result("train")
+    device = pick_device(settings.device.partition(":")[0])
+    images, labels = _pictures(settings, PICTURES[device.type])
+    ways: dict[str, Callable[[Recipe], Iterator[float]]] = {
+        PEER: lambda recipe: _usual(recipe, images, labels, device),
+        "emograph fp32": lambda recipe: _ours(recipe, "fp32", images, labels, device),
+        "emograph bf16": lambda recipe: _ours(recipe, "bf16", images, labels, device),
+    }
+    ways = {name: way for name, way in ways.items() if name == PEER or settings.wants(name)}
+    if not computes_in_bf16(device, "auto"):
+        ways.pop("emograph bf16", None)
+        result.skipped.append(f"bf16: {device} does not compute in it")
+    for width in WIDTHS:
+        recipe = load_recipe(ROOT / "configs" / "training" / "article.yaml", [f"width={width}", "epochs=1000"])
+        going = {name: way(recipe) for name, way in ways.items()}
+        speeds: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(settings.runs + 1):  # in turns, so that a slow moment of the machine hits all alike
+            for name, epochs in going.items():
+                speed = next(epochs)
+                speeds[name] += [speed] if turn else []
+        usual = middle(speeds[PEER])
+        for name, found in speeds.items():
+            speed = middle(found)
+            row = {"contestant": name, "images/s": speed, "epoch, minutes": EPOCH / speed / 60}
+            result.add(f"Width {width}, batch {recipe.batch}, {device}", **row, times_peer=speed / usual)
+    result.notes += [
+        f"{len(images)} pictures, {settings.runs} times after one that does not count; an epoch is {EPOCH:,} pictures, "
+        "extrapolated, without its evaluation.",
+        f"{torch.get_num_threads()} threads; the usual way has a worker process for its pictures besides.",
+        "Recipes say `precision: auto`: bf16 where the device computes in it, as here."
+        if computes_in_bf16(device, "auto")
+        else "Recipes say `precision: auto`: fp32 here.",
+    ]
+    return result
+
+
+def _ours(
+    recipe: Recipe, precision: str, images: np.ndarray, labels: np.ndarray, device: torch.device
+) -> Iterator[float]:
+    """Images/s of one epoch after the other."""
+    data = Arrays(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+    few = Arrays(data.images[:8], data.labels[:8])
+    training = Run(recipe.model_copy(update={"precision": precision}), data, few, "")
+    while True:
+        training._train_epoch(lambda _: None)  # `train` would go on to the last one
+        yield training.history[-1]["images_per_second"]
+
+
+class _Pictures(Dataset):
+    """Pictures one by one, as tutorials have it."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.images, self.labels = images, labels
+        self.transform = transforms.Compose(
+            [
+                transforms.ToPILImage(),
+                transforms.RandomCrop(48, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(0.5, 0.5),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(self.images[index]), int(self.labels[index])
+
+
+def _usual(recipe: Recipe, images: np.ndarray, labels: np.ndarray, device: torch.device) -> Iterator[float]:
+    """Images/s of one epoch after the other."""
+    net = ResNet9(recipe.width).to(device, memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    on_gpu = device.type == "cuda"
+    loader = DataLoader(_Pictures(images, labels), recipe.batch, shuffle=True, num_workers=1, pin_memory=on_gpu)
+    optimizer = torch.optim.Adam(net.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
+    steps = recipe.epochs * math.ceil(len(images) / recipe.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps)
+    net.train()
+    while True:
+        started = time.perf_counter()
+        for x, y in loader:
+            logits = net.classifier(net.features(x.to(device)).amax(dim=(2, 3)))
+            loss = F.cross_entropy(logits, y.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_value_(net.parameters(), recipe.clip_value)
+            optimizer.step()
+            schedule.step()
+        if on_gpu:
+            torch.cuda.synchronize()
+        yield len(images) / (time.perf_counter() - started)
+
+
+def _pictures(settings: Settings, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 (count, 48, 48) and labels int64 (count,): of the data set, or noise, which takes the same time."""
+    if settings.data is not None:
+        from trainer.dataset import TRAINING, load
+
+        faces = load(settings.data, [TRAINING])
+        return faces.images[:count], faces.labels[:count]
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, 48, 48), np.uint8), rng.integers(0, 7, count)

@@ -1,0 +1,143 @@
+"""What runs the network: one file a back end, the same answers from each.
+
+A back end is made once, by `load`, and then called: uint8 faces in, calibrated probabilities out. torch is imported
+only by the back ends that need it: its import costs a live graph three seconds and 500 MB.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from pipeline.errors import UserError
+
+BackendName = Literal["torch", "onnxruntime", "openvino"]
+Precision = Literal["fp32", "bf16"]
+
+FASTEST_FIRST: tuple[BackendName, ...] = ("openvino", "onnxruntime", "torch")
+"""On a CPU, as `emograph bench classify` measured them."""
+
+COMPUTES_IN: dict[BackendName, tuple[Precision, ...]] = {
+    "openvino": ("fp32", "bf16"),
+    "onnxruntime": ("fp32",),
+    "torch": ("fp32", "bf16"),
+}
+
+PART = 8
+"""Faces in one call on a CPU: more at once are not faster there, and fall out of its caches."""
+
+_PACKAGES: dict[BackendName, tuple[str, ...]] = {
+    "openvino": ("openvino", "onnx"),
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "torch": ("torch",),
+}
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/kfd", "/dev/dxg")
+
+
+class Backend(Protocol):
+    """The network, ready to run; the first, slow call is behind it."""
+
+    where: str
+    """For a log: what computes, and in which precision."""
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        """uint8 (N, S, S), N >= 1 -> probabilities float32 (N, classes), the header's temperature applied."""
+        ...
+
+
+def load(
+    weights: str,
+    backend: BackendName | Literal["auto"] = "auto",
+    device: str = "auto",
+    precision: Precision | Literal["auto"] = "auto",
+    threads: int = 1,
+    max_batch: int = 64,
+    warn: Callable[[str], None] = lambda _: None,
+) -> Backend:
+    """The back end asked for, warmed up; `auto` takes the fastest that is installed for the device.
+
+    weights: a packaged name or a path. device: auto, cpu, cuda or cuda:N. precision: auto is fp32 on a CPU and bf16
+    on a GPU. threads: of a CPU. max_batch: faces in one call, at most; a GPU prepares for it.
+
+    Raises UserError where the back end, the device or the precision is not to be had here, and WeightsError.
+    """
+    from nodes.emotion.weights import read_header
+
+    problem = conflict(backend, device, precision)
+    if problem:
+        raise UserError(problem)
+    read_header(weights)  # wrong weights are told before torch's import, which takes seconds
+    if device != "cpu" and backend in ("auto", "torch") and (device != "auto" or _may_have_gpu()):
+        from nodes.emotion.backends import on_cuda
+
+        place = on_cuda.find_device(device)
+        if place is not None:
+            return on_cuda.CudaBackend(weights, place, "fp32" if precision == "fp32" else "bf16", max_batch, warn=warn)
+
+    wanted: Precision = "fp32" if precision == "auto" else precision
+    if wanted == "bf16" and not cpu_computes_in_bf16():
+        raise UserError(
+            "precision is 'bf16', but this CPU does not compute in it (no avx512_bf16): use precision: auto"
+        )
+    for name in FASTEST_FIRST if backend == "auto" else (backend,):
+        if wanted not in COMPUTES_IN[name]:
+            continue
+        try:
+            return _load(name, weights, wanted, threads)
+        except ImportError as error:
+            if backend != "auto":
+                raise UserError(_cure(name, error)) from error
+            if installed(name):
+                warn(_cure(name, error))
+    raise UserError(f"no back end for precision {wanted} on this CPU is installed: pip install 'emograph[openvino]'")
+
+
+def conflict(backend: str, device: str, precision: str) -> str | None:
+    """What is wrong with a choice on any machine, or None; `auto` goes with everything."""
+    if backend in ("onnxruntime", "openvino") and device.startswith("cuda"):
+        return f"backend '{backend}' runs on the CPU, and device is '{device}': use backend: auto"
+    if backend == "onnxruntime" and precision == "bf16":
+        return "backend 'onnxruntime' computes in fp32 alone: use backend: openvino, or precision: auto"
+    return None
+
+
+def installed(name: BackendName) -> bool:
+    """Whether a back end's packages are there; imports none of them."""
+    return all(find_spec(package) is not None for package in _PACKAGES[name])
+
+
+def cpu_computes_in_bf16() -> bool:
+    """Whether the CPU multiplies in bf16 by itself; where it does not, bf16 is slower than fp32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def parts(count: int, size: int = PART) -> Iterator[slice]:
+    """0..count in pieces of `size`, the last one smaller."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _load(name: BackendName, weights: str, precision: Precision, threads: int) -> Backend:
+    module = importlib.import_module(f"nodes.emotion.backends.on_{name}")
+    return module.load(weights, precision, threads)
+
+
+def _may_have_gpu() -> bool:
+    """Whether it is worth the seconds of importing torch to ask it for a GPU."""
+    return any(Path(path).exists() for path in _GPU_DRIVERS)
+
+
+def _cure(name: BackendName, error: ImportError) -> str:
+    missing = [package for package in _PACKAGES[name] if find_spec(package) is None]
+    if missing:
+        packages = " and ".join(missing)
+        return f"backend '{name}' needs the package {packages}: pip install 'emograph[{name}]', or use backend: auto"
+    return f"backend '{name}' cannot be loaded ({error}): install it anew, or use backend: auto"

@@ -1,0 +1,38 @@
+"""onnxruntime: the lightest to import; fp32 on a CPU."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import: else it reports its use to Microsoft
+import onnxruntime
+
+from nodes.emotion.backends import PART, Precision, parts
+from nodes.emotion.graph import INPUT, build
+from nodes.emotion.weights import read_tensors
+
+
+class OnnxruntimeBackend:
+    """One session whose threads sleep when there is nothing to do: other processes need the cores."""
+
+    def __init__(self, model: bytes, size: int, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3  # errors only; they come as exceptions too
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.where = f"the CPU (onnxruntime, fp32, {threads} thread{'s' * (threads > 1)})"
+        for count in (1, PART):
+            self(np.zeros((count, size, size), np.uint8))
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        rows = [np.asarray(self._session.run(None, {INPUT: faces[part, None]})[0]) for part in parts(len(faces))]
+        return np.concatenate(rows)
+
+
+def load(weights: str, precision: Precision, threads: int) -> OnnxruntimeBackend:
+    tensors, header = read_tensors(weights)
+    return OnnxruntimeBackend(build(tensors, header).SerializeToString(), header.preprocess.size, threads)

@@ -1,0 +1,65 @@
+"""OpenVINO: the fastest on the CPUs measured, in fp32 and, where the CPU has it, bf16."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+
+from nodes.emotion.backends import PART, Precision, parts
+from nodes.emotion.graph import build
+from nodes.emotion.weights import read_tensors
+
+_UNWANTED = ("openvino.tools.ovc", "openvino_telemetry")
+
+
+@contextmanager
+def _without_telemetry():
+    """Import openvino without its model converter, whose import tells Google Analytics so from a forked process.
+
+    Both packages are optional to openvino, which catches their ImportError.
+    """
+    hidden = [name for name in _UNWANTED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # pyright: ignore[reportArgumentType, reportCallIssue]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+
+
+with _without_telemetry():
+    import openvino
+
+
+class OpenvinoBackend:
+    """One compiled network and one request; batch sizes are few (PART), so each is compiled once at most."""
+
+    def __init__(self, model: bytes, size: int, precision: Precision, threads: int) -> None:
+        settings = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[
+                precision
+            ],  # else openvino takes bf16 by itself
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # pinned, it would fight the other processes for one core
+        }
+        core = openvino.Core()
+        self._network = core.compile_model(core.read_model(model), "CPU", settings)
+        self._request = self._network.create_infer_request()
+        self.where = f"the CPU (openvino, {precision}, {threads} thread{'s' * (threads > 1)})"
+        for count in (1, PART):
+            self(np.zeros((count, size, size), np.uint8))
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        rows = []
+        for part in parts(len(faces)):
+            found = self._request.infer({0: np.ascontiguousarray(faces[part, None])}, share_inputs=True)
+            rows.append(np.array(found[0]))
+        return np.concatenate(rows)
+
+
+def load(weights: str, precision: Precision, threads: int) -> OpenvinoBackend:
+    tensors, header = read_tensors(weights)
+    return OpenvinoBackend(build(tensors, header).SerializeToString(), header.preprocess.size, precision, threads)

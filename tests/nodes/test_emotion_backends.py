@@ -1,0 +1,271 @@
+"""Each back end gives the network's answers; choosing one, and what is said where it cannot be had."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import nullcontext
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from nodes.emotion import backends
+from nodes.emotion.architecture import parameter_shapes
+from nodes.emotion.backends import FASTEST_FIRST, PART, cpu_computes_in_bf16, load, on_cuda, parts
+from nodes.emotion.backends.on_cuda import CudaBackend, bucket_sizes
+from nodes.emotion.graph import build
+from nodes.emotion.model import ResNet9
+from nodes.emotion.node import Emotion
+from nodes.emotion.weights import load_weights, read_tensors
+from nodes.preprocess import LABELS
+from pipeline import GraphError, Harness, UserError
+from tests.support.graphs import ROOT
+
+STRIP = cv2.imread(str(ROOT / "nodes/testsrc_faces.png"), cv2.IMREAD_GRAYSCALE)
+
+
+def faces(count: int = 64) -> np.ndarray:
+    """Half of them faces (shifted and lit in different ways), half noise; uint8 (count, 48, 48)."""
+    rng = np.random.default_rng(3)
+    drawn = [
+        np.roll(STRIP[:, 48 * (i % 7) : 48 * (i % 7 + 1)], i // 7 - 2, axis=1) // (1 + i % 3) for i in range(count)
+    ]
+    noise = rng.integers(0, 256, (count, 48, 48), np.uint8)
+    return np.where(np.arange(count)[:, None, None] % 2 == 0, np.stack(drawn), noise).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def truth() -> np.ndarray:
+    """The trained network by the plain way: unfused, all faces in one call."""
+    model, header = load_weights("resnet9-s")
+    with torch.inference_mode():
+        return (model(torch.from_numpy(faces())) / header.temperature).softmax(1).numpy()
+
+
+@pytest.mark.parametrize("name", FASTEST_FIRST)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_back_end_gives_the_networks_answers_at_every_batch_size(name: Any, threads: int, truth: np.ndarray):
+    run = load("resnet9-s", name, "cpu", threads=threads)
+    assert f"{name}, fp32, {threads} thread" in run.where
+    assert truth.max(axis=1).mean() < 0.95  # answers that could differ, not all of them certain
+    for count in (1, 2, 7, 64):
+        got = run(faces()[:count])
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, truth[:count], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+def test_bf16_is_near_and_gives_the_same_labels(name: Any, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(backends, "cpu_computes_in_bf16", lambda: True)  # others compute in it too, only slowly
+    got = load("resnet9-s", name, "cpu", "bf16")(faces())
+    assert np.abs(got - truth).max() < 0.05
+    assert (got.argmax(1) == truth.argmax(1)).mean() > 0.95
+
+
+def test_an_answer_is_not_overwritten_by_the_next_call():
+    for name in FASTEST_FIRST:
+        run = load("resnet9-s", name, "cpu")
+        first = run(faces(2))
+        kept = first.copy()
+        run(faces(64)[10:12])
+        np.testing.assert_array_equal(first, kept)
+
+
+def test_the_table_of_the_architecture_is_the_networks():
+    state = ResNet9(width=8).state_dict()
+    shapes = {name: tuple(t.shape) for name, t in state.items() if t.is_floating_point()}
+    assert list(shapes.items()) == list(parameter_shapes(8, len(LABELS)).items())
+
+
+def test_the_graph_is_a_valid_onnx_model_and_carries_the_header():
+    import onnx
+
+    tensors, header = read_tensors("resnet9-s")
+    model = build(tensors, header)
+    onnx.checker.check_model(model, full_check=True)
+    assert {p.key: p.value for p in model.metadata_props} == {"emograph": header.model_dump_json()}
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_without_torch_without_network_and_without_a_trace(name: str, tmp_path: Path):
+    """The light back ends never import torch; openvino's telemetry would fork, connect and write to the home."""
+    code = f"""
+import os, sys, threading
+seen = []
+sys.addaudithook(lambda event, args: seen.append(event) if event in
+                 ("socket.connect", "socket.getaddrinfo", "os.fork", "os.posix_spawn", "subprocess.Popen") else None)
+from nodes.emotion.node import Emotion
+from pipeline import Harness, Region
+import numpy as np
+with Harness(Emotion(backend="{name}")) as harness:
+    [out] = harness.push(regions=[Region((0, 0, 9, 9), patch=np.zeros((48, 48), np.uint8))])
+assert out.regions[0].raw and "{name}" in harness.logs[0][1]
+assert not seen, seen
+assert "torch" not in sys.modules
+assert not os.listdir(os.environ["HOME"])
+"""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=False, timeout=200)
+    assert done.returncode == 0
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """As if these packages were not installed."""
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+    for name in FASTEST_FIRST:
+        monkeypatch.delitem(sys.modules, f"nodes.emotion.backends.on_{name}", raising=False)
+    monkeypatch.setattr(backends, "find_spec", lambda name: None if name in packages else find_spec(name))
+
+
+@pytest.mark.parametrize(
+    ("missing", "precision", "taken"),
+    [
+        ((), "auto", FASTEST_FIRST[0]),
+        (("openvino",), "auto", "onnxruntime"),
+        (("openvino", "onnxruntime"), "fp32", "torch"),
+        (("openvino",), "bf16", "torch, bf16"),
+    ],
+)
+def test_auto_takes_the_fastest_that_is_there(missing, precision: Any, taken: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(backends, "cpu_computes_in_bf16", lambda: True)
+    without(monkeypatch, *missing)
+    warnings: list[str] = []
+    assert taken in load("resnet9-s", device="cpu", precision=precision, warn=warnings.append).where
+    assert warnings == []
+
+
+def test_auto_says_so_when_an_installed_one_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "openvino.py").write_text("raise ImportError('libtbb.so.12: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("openvino", "nodes.emotion.backends.on_openvino"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    warnings: list[str] = []
+    assert "onnxruntime" in load("resnet9-s", device="cpu", warn=warnings.append).where
+    assert len(warnings) == 1
+    assert "backend 'openvino' cannot be loaded (libtbb.so.12" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("openvino", r"mood: backend 'openvino' needs the package openvino: pip install 'emograph\[openvino\]'"),
+        ("onnx", r"mood: backend 'openvino' needs the package onnx: pip install"),
+    ],
+)
+def test_a_named_one_that_is_missing_is_one_line_with_the_cure(missing: str, message: str, monkeypatch):
+    monkeypatch.delitem(sys.modules, "nodes.emotion.graph", raising=False)
+    without(monkeypatch, missing)
+    with pytest.raises(UserError, match=message) as caught:
+        Harness(Emotion(name="mood", backend="openvino"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ({"backend": "tensorflow"}, "property 'backend' of emotion"),
+        ({"backend": "openvino", "device": "cuda"}, "runs on the CPU, and device is 'cuda'"),
+        ({"backend": "onnxruntime", "precision": "bf16"}, "computes in fp32 alone"),
+        ({"precision": "int8"}, "property 'precision' of emotion"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused_before_the_start(properties: dict[str, str], message: str):
+    with pytest.raises(GraphError, match=message):
+        Emotion(**properties)
+
+
+def test_bf16_on_a_cpu_without_it_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(backends, "cpu_computes_in_bf16", lambda: False)
+    with pytest.raises(UserError, match="mood: precision is 'bf16', but this CPU does not compute in it"):
+        Harness(Emotion(name="mood", precision="bf16", device="cpu"))
+
+
+def test_what_the_cpu_computes_in_is_what_torch_says():
+    ours = cpu_computes_in_bf16()
+    assert ours == bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "lengths"), [(1, 8, [1]), (8, 8, [8]), (9, 8, [8, 1]), (64, 30, [30, 30, 4]), (0, 8, [])]
+)
+def test_parts_cover_all_in_order(count: int, size: int, lengths: list[int]):
+    found = [list(range(count))[part] for part in parts(count, size)]
+    assert [len(p) for p in found] == lengths
+    assert list(chain(*found)) == list(range(count))
+    assert PART == 8  # the batch sizes above are on both sides of it
+
+
+@pytest.mark.parametrize(
+    ("max_batch", "sizes"), [(1, (1,)), (2, (1, 2)), (3, (1, 2, 3)), (8, (1, 2, 4, 8)), (48, (1, 2, 4, 8, 16, 32, 48))]
+)
+def test_batch_sizes_that_a_gpu_prepares_for(max_batch: int, sizes: tuple[int, ...]):
+    assert bucket_sizes(max_batch) == sizes
+
+
+class Nothing:
+    """A stream or an event of a machine without a GPU, where all is done at once."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+    wait_event = record = lambda self, _: None
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 17])
+def test_the_gpu_way_pads_splits_and_joins(count: int, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    """Its staging, buckets and parts, on the CPU and without graphs: what a GPU does is not shown by this."""
+    for name in ("Stream", "Event"):
+        monkeypatch.setattr(torch.cuda, name, Nothing)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    run = CudaBackend("resnet9-s", torch.device("cpu"), "fp32", max_batch=4, graphs=False)
+    widths: list[int] = []
+    compute = run._probabilities
+    monkeypatch.setattr(run, "_probabilities", lambda x: widths.append(len(x)) or compute(x))
+    np.testing.assert_allclose(run(faces()[:count]), truth[:count], atol=1e-4)
+    assert widths == [4] * (count // 4) + [{1: 1, 2: 2, 3: 4}[rest] for rest in [count % 4] if rest]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@pytest.mark.parametrize(("precision", "apart"), [("fp32", 1e-3), ("bf16", 0.05)])
+@pytest.mark.parametrize("graphs", [True, False])
+def test_a_gpu_gives_the_networks_answers(precision: Any, apart: float, graphs: bool, truth: np.ndarray):
+    warnings: list[str] = []
+    run = CudaBackend("resnet9-s", torch.device("cuda", 0), precision, 16, graphs, warnings.append)
+    for count in (1, 2, 7, 16, 17, 64, 64):
+        assert np.abs(run(faces()[:count]) - truth[:count]).max() < apart
+    assert warnings == []
+
+
+def test_a_gpu_is_asked_for_only_where_there_is_a_driver(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    monkeypatch.setattr(on_cuda, "find_device", lambda wanted: asked.append(wanted))
+    for driver, times in ((str(ROOT / "nosuch"), 0), (str(ROOT), 1)):
+        monkeypatch.setattr(backends, "_GPU_DRIVERS", (driver,))
+        load("resnet9-s")
+        assert len(asked) == times
+    load("resnet9-s", device="cpu")
+    assert len(asked) == 1
+
+
+def test_weights_of_a_foreign_type_are_one_line(tmp_path: Path):
+    from nodes.emotion.weights import WeightsError
+
+    tensors, header = read_tensors("resnet9-s")
+    tensors = {**tensors, "classifier.bias": np.zeros(len(LABELS), np.int64)}
+    path = tmp_path / "int.safetensors"
+    save_file(tensors, path, {"emograph": header.model_dump_json()})
+    with pytest.raises(WeightsError, match=r"int\.safetensors: classifier\.bias is stored as I64"):
+        read_tensors(path)
