@@ -108,7 +108,7 @@ def launch_graph(
     trace = TraceFile(trace_path, plan) if trace_path is not None else None
     view = _View(plan, trace, limit, quiet or as_json, debug)
     try:
-        file = os.path.abspath(graph) if os.path.exists(graph) else ""
+        file = os.path.realpath(graph) if os.path.exists(graph) else ""
         supervisor = Supervisor(plan, view, trace=trace is not None, debug=debug, file=file, monitor=monitor)
     except OSError as error:  # ZMQError is one too: too many open files, no shared memory, no temporary folder
         raise UserError(f"cannot start: {error}") from None
