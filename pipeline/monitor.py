@@ -244,7 +244,7 @@ def locate(what: str | None) -> str:
         raise UserError(f"no running graph is called '{what}'{hint}")
     if len(found) > 1:
         listed = ", ".join(f"{run.graph} (process {run.pid}: {monitor_endpoint(run.directory)})" for run in found)
-        raise UserError(f"several graphs are running; say which by its address: {listed}")
+        raise UserError(f"several graphs are running; say which by its process id or address: {listed}")
     return monitor_endpoint(found[0].directory)
 
 

@@ -212,7 +212,7 @@ def test_locate_by_name_file_pid_and_with_several(tmp_path: Path, monkeypatch: p
         try:
             with pytest.raises(UserError) as error:
                 locate("lobby")
-            assert "several graphs are running; say which by its address" in str(error.value)
+            assert "several graphs are running; say which by its process id or address" in str(error.value)
             assert address in str(error.value)
             assert str(second.path) in str(error.value)
         finally:
