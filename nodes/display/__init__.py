@@ -48,15 +48,13 @@ class Display(Sink):
             except cv2.error as error:
                 raise UserError(f"cannot open a window: {error.err}; {INSTEAD}") from None
         self._open = True
+        self._size = (0, 0)
         self._resize_window()
 
     def consume(self, buffer: Buffer) -> None:
         if not self._open:
             return
-        before = self._view.size
         self._view.show(buffer.stream, buffer.frame)
-        if self._view.size != before:
-            self._resize_window()
 
     def on_mark(self, mark: Mark) -> None:
         if mark.kind == "eos":
@@ -71,6 +69,7 @@ class Display(Sink):
             self._note_until = 0
             self._view.note("")
         if self._view.fresh:
+            self._resize_window()
             cv2.imshow(self.name, self._view.picture())
         action = action_of(cv2.waitKeyEx(1))
         if not self._visible():
@@ -132,8 +131,10 @@ class Display(Sink):
             return False
 
     def _resize_window(self) -> None:
-        height, width = self._view.size
-        cv2.resizeWindow(self.name, width, height)
+        """Where the picture has another size than before: Qt would stretch it into the window that is there."""
+        if self._view.size != self._size:
+            self._size = height, width = self._view.size
+            cv2.resizeWindow(self.name, width, height)
 
 
 def screen() -> contextlib.AbstractContextManager:

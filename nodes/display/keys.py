@@ -23,8 +23,8 @@ def _letters(*letters: str) -> tuple[int, ...]:
 
 KEYS = (
     Key("space", _letters(" "), "pause", "stand still, go on (the graph never stops)"),
-    Key("→  n", (RIGHT, *_letters("n")), "step_on", "next camera, full size"),
-    Key("←  p", (LEFT, *_letters("p")), "step_back", "previous camera"),
+    Key("right  n", (RIGHT, *_letters("n")), "step_on", "next camera, full size"),
+    Key("left  p", (LEFT, *_letters("p")), "step_back", "previous camera"),
     Key("Home  0  m", (HOME, *_letters("0", "m")), "show_all", "all cameras"),
     Key("s", _letters("s"), "save", "save the picture as PNG"),
     Key("h  ?", _letters("h", "?"), "show_keys", "show or hide these keys"),

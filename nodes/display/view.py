@@ -40,9 +40,11 @@ class View:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) that shows all cameras pixel by pixel."""
+        """(height, width) for the window: all cameras pixel by pixel; one of them as large as it goes in there."""
         height, width = self._mosaic.canvas.shape[:2]
-        return height, width
+        h, w = self.plain.shape[:2]
+        scale = min(height / h, width / w)
+        return round(h * scale), round(w * scale)
 
     # What comes in -------------------------------------------------------------------------------------
 
