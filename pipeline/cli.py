@@ -83,6 +83,12 @@ def launch(
     monitor: Annotated[
         str | None, typer.Option(metavar="ENDPOINT", help="publish snapshots at tcp://127.0.0.1:5557 too, for `top`")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="OUT.HTML", help="write a report at the end: expressions over time, shares")
+    ] = None,
+    report_thumbnails: Annotated[
+        bool, typer.Option("--report-thumbnails", help="with a small picture of each face in the report")
+    ] = False,
     plain: Annotated[
         bool, typer.Option("--plain", help="on a terminal too: a line for each message and event")
     ] = False,
@@ -93,8 +99,9 @@ def launch(
     from pipeline.launch import launch_graph
 
     code = launch_graph(
-        graph, settings, duration, trace, quiet=quiet, as_json=as_json, debug=debugging(), monitor=monitor, plain=plain
-    )
+        graph, settings, duration, trace, quiet=quiet, as_json=as_json, debug=debugging(), monitor=monitor, plain=plain,
+        report=report, thumbnails=report_thumbnails,
+    )  # fmt: skip
     raise typer.Exit(code)
 
 

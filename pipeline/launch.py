@@ -14,7 +14,7 @@ from pipeline import console
 from pipeline.errors import GraphError, UserError
 from pipeline.events import Subscription, subscribe
 from pipeline.events_cli import line_writer
-from pipeline.graph import expand
+from pipeline.graph import attach, expand
 from pipeline.live import LiveStatus
 from pipeline.node import seconds
 from pipeline.plan import Plan
@@ -121,13 +121,21 @@ def launch_graph(
     debug: bool = False,
     monitor: str | None = None,
     plain: bool = False,
+    report: Path | None = None,
+    thumbnails: bool = False,
 ) -> int:
     """Run a graph; returns the exit code, 0 only when all went well."""
     try:
         limit = None if duration is None else float(seconds(duration))
     except ValueError as error:
         raise UserError(f"--duration: {error}") from None
-    plan = expand(load(graph, settings))
+    spec = load(graph, settings)
+    if report is not None:
+        # A node like any other: nothing may be missing in it, so the source waits for it in lossless mode.
+        attach(spec, "report", {"location": str(report)} | ({"thumbnails": True} if thumbnails else {}))
+    elif thumbnails:
+        raise UserError("--report-thumbnails: there is no --report for them")
+    plan = expand(spec)
     trace = TraceFile(trace_path, plan) if trace_path is not None else None
     live = not (plain or quiet or as_json or debug) and _is_terminal()
     view = _View(plan, trace, limit, quiet or as_json, debug, live)
@@ -157,6 +165,8 @@ def launch_graph(
     elif supervisor.playing_at is not None:
         console.print_ledger(supervisor)
     supervisor.close()
+    if report is not None and report.exists() and not as_json:
+        print(f"report: {report}", file=sys.stderr)
     if errors:
         raise GraphError(errors[0] + (f" (and {len(errors) - 1} more)" if errors[1:] else ""))
     return 0
