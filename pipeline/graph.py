@@ -45,7 +45,7 @@ def attach(spec: GraphSpec, type_: str, properties: dict[str, Any]) -> None:
     bring = [n for n in order if (src := classes[n][1].src) and mismatch(src, metadata[n], sink) is None]
     first = [n for n in bring if not any(k.target == n and k.source in bring for k in spec.links)]
     if not first:
-        raise GraphError(f"{spec.where}: no node of this graph adds {' and '.join(sorted(sink.needs))}")
+        raise GraphError(f"--{type_}: no node of this graph adds {' and '.join(sorted(sink.needs))}")
     name = next(n for n in chain([type_], (f"{type_}{i}" for i in count(2))) if n not in spec.nodes)
     spec.nodes[name] = NodeSpec(name, type_, spec.where, dict(properties))
     covered: set[str] = set()

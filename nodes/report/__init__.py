@@ -7,14 +7,13 @@ gets it with `emograph launch GRAPH --report talk.html`. Needs no pixels; keeps 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from nodes.report.page import Facts, write_page
+from nodes.report.page import Facts, beside, write_page
 from nodes.report.tracks import Camera
 from pipeline import Buffer, Properties, Sink, UserError, pad
 from pipeline.monitor import Watch
@@ -59,10 +58,15 @@ class Report(Sink):
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot create the folder {self._path.parent}: {error.strerror}") from None
-        if self._path.is_dir():
-            raise UserError(f"cannot write {self._path}: it is a folder")
-        if not os.access(self._path.parent, os.W_OK) or (self._path.exists() and not os.access(self._path, os.W_OK)):
-            raise UserError(f"cannot write {self._path}: Permission denied")
+        if self._path.exists() and not self._path.is_file():  # a page takes the place of what is there
+            what = "a folder" if self._path.is_dir() else "no ordinary file"
+            raise UserError(f"cannot write {self._path}: it is {what}")
+        try:
+            trial = beside(self._path)
+            trial.touch()
+            trial.unlink()
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror}") from None
 
     def _account(self) -> dict[str, Any] | None:
         """The run's last snapshot: by now all frames have come home, or never will. None outside of a graph."""

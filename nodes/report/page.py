@@ -39,9 +39,14 @@ class Facts:
     account: dict[str, Any] | None
 
 
+def beside(path: Path) -> Path:
+    """Where a page is written before it takes its place."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
 def write_page(path: Path, facts: Facts) -> None:
     """Write the page, whole or not at all. Raises OSError."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = beside(path)
     try:
         aside.write_text(render(facts), encoding="utf-8")
         os.replace(aside, path)
