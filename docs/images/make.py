@@ -57,7 +57,7 @@ def demo() -> None:
         duration=round(1000 / CLIP_FPS),
         loop=0,
         quality=55,
-        method=6,
+        method=4,
     )
 
 
