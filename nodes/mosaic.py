@@ -95,6 +95,10 @@ class Mosaic:
         self._last.pop(stream, None)
         fit(frame, self._cells[stream])
 
+    def content(self, stream: str) -> tuple[np.ndarray, str]:
+        """What the camera's cell shows (a view) and, if it is muted, why; the picture is then the one before."""
+        return self._last.get(stream, (self._cells[stream], ""))
+
     def mute(self, stream: str, reason: str) -> None:
         """Dim the camera's last frame and write its name and `reason` onto it, until the next `show`."""
         cell = self._cells[stream]

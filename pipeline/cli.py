@@ -83,6 +83,15 @@ def launch(
     monitor: Annotated[
         str | None, typer.Option(metavar="ENDPOINT", help="publish snapshots at tcp://127.0.0.1:5557 too, for `top`")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="OUT.HTML", help="write a report at the end: expressions over time, shares")
+    ] = None,
+    report_thumbnails: Annotated[
+        bool, typer.Option("--report-thumbnails", help="with a small picture of each face in the report")
+    ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="on a terminal too: a line for each message and event")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no events, only messages and the ledger")] = False,
     as_json: Json = False,
 ) -> None:
@@ -90,8 +99,9 @@ def launch(
     from pipeline.launch import launch_graph
 
     code = launch_graph(
-        graph, settings, duration, trace, quiet=quiet, as_json=as_json, debug=debugging(), monitor=monitor
-    )
+        graph, settings, duration, trace, quiet=quiet, as_json=as_json, debug=debugging(), monitor=monitor, plain=plain,
+        report=report, thumbnails=report_thumbnails,
+    )  # fmt: skip
     raise typer.Exit(code)
 
 
@@ -153,6 +163,21 @@ def events(
     from pipeline.events_cli import print_events
 
     print_events(endpoint, camera, kind, as_json, count)
+
+
+@app.command()
+def top(
+    graph: Annotated[
+        str | None,
+        typer.Argument(metavar="[FILE|NAME|PID|ENDPOINT]", help="which running graph; not needed if there is one"),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="one table, or one snapshot, and end")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="snapshots as lines of JSON (docs/PROTOCOL.md)")] = False,
+) -> None:
+    """Live figures of a running graph: cameras, nodes, processes. `q` or Ctrl-C ends."""
+    from pipeline.top import top as show
+
+    show(graph, once=once, as_json=as_json)
 
 
 def main() -> None:

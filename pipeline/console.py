@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Container
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from pipeline.ring import Ledger
+from pipeline.status import LEVELS, drops
 from pipeline.supervisor import Supervisor
-
-_STYLE = {"debug": "dim", "info": "default", "warning": "yellow", "error": "bold red"}
 
 
 def out() -> Console:
@@ -31,14 +31,12 @@ def err() -> Console:
 
 def message(level: str, node: str, text: str, since: float) -> None:
     """One line of the bus: seconds since the start, level, node, text."""
+    err().print(message_line(level, node, text, since))
+
+
+def message_line(level: str, node: str, text: str, since: float) -> Text:
     at = f"{time.monotonic() - since:7.2f}s"
-    err().print(f"{at}  {level:<7}  {node}: {text}", style=_STYLE.get(level, ""), markup=False)
-
-
-def drops(ledger: Ledger) -> str:
-    """`window full 12 (door), late 3 (faces)`: where a camera's frames went and why."""
-    parts = [f"{reason} {count} ({node})" for (node, reason), count in sorted(ledger.dropped.items())]
-    return ", ".join(parts)
+    return Text(f"{at}  {level:<7}  {node}: {text}", LEVELS.get(level, ""))
 
 
 def print_ledger(supervisor: Supervisor, stream: TextIO | None = None) -> None:
@@ -52,7 +50,7 @@ def print_ledger(supervisor: Supervisor, stream: TextIO | None = None) -> None:
         rows.append([
             name, str(ledger.captured), str(ledger.delivered), str(sum(ledger.dropped.values())),
             str(ledger.in_flight), f"{ledger.delivered / seconds:.1f}" if seconds > 0 else "-", *times,
-            drops(ledger),
+            drops(ledger.as_dict()["dropped"]),
         ])  # fmt: skip
     head = [
         "camera",
@@ -71,9 +69,9 @@ def print_ledger(supervisor: Supervisor, stream: TextIO | None = None) -> None:
 
 
 def print_table(
-    head: list[str], rows: list[list[str]], numbers: range = range(0), stream: TextIO | None = None
+    head: list[str], rows: list[list[str]], numbers: Container[int] = (), stream: TextIO | None = None
 ) -> None:
-    """A table: ruled on a terminal, aligned plain columns when piped."""
+    """A table: ruled on a terminal, aligned plain columns when piped. numbers: columns aligned to the right."""
     stream = stream or sys.stdout
     console = Console(file=stream, highlight=False)
     if console.is_terminal:

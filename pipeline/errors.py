@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Any
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
 _USER = re.compile(r"(://).*@")
 _SECRET = re.compile(
     r"(?<=[?&;])([^=?&;]*(?:pass|pwd|pw|token|key|secret|auth|sig|user|usr|login)[^=?&;]*=)[^&;]*", re.I
 )
+_SECRET_NAME = re.compile(r"pass|pwd|token|secret|auth|credential|(^|_)key($|_)", re.I)
 
 
 def redact(text: str) -> str:
@@ -19,6 +21,15 @@ def redact(text: str) -> str:
     All up to the last `@` of a URI goes: passwords do hold an unescaped `@` or `/`.
     """
     return _URI.sub(lambda match: _SECRET.sub(r"\1***", _USER.sub(r"\1***@", match[0])), text)
+
+
+def redact_setting(name: str, value: Any) -> Any:
+    """A property's value as it may be shown: no credentials of a URI, nothing of a password, token or key."""
+    if isinstance(value, list):
+        return [redact_setting(name, v) for v in value]
+    if not isinstance(value, str):
+        return value
+    return "***" if value and _SECRET_NAME.search(name) else redact(value)
 
 
 class UserError(Exception):

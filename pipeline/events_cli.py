@@ -14,9 +14,12 @@ import math
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.events import Event, Subscription, subscribe
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 _QUIET_SECONDS = 3.0  # without any event, before a hint is given
 _STYLES = {
@@ -74,15 +77,15 @@ def _with_hint(events: Subscription) -> Iterable[Event]:
 def as_json_line(event: Event) -> str:
     """One event as a line of JSON: the fields of the wire, `time` (ISO 8601, UTC) and `lost`."""
     fields = {"time": _iso(event), "lost": event.lost, **event.fields}
-    return json.dumps(_finite(fields), separators=(",", ":"), allow_nan=False, default=repr)
+    return json.dumps(finite(fields), separators=(",", ":"), allow_nan=False, default=repr)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON knows neither NaN nor infinity (null takes their place), and only strings as keys."""
     if isinstance(value, dict):
-        return {str(key): _finite(v) for key, v in value.items()}
+        return {str(key): finite(v) for key, v in value.items()}
     if isinstance(value, list):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -141,14 +144,15 @@ def line_writer() -> Any:
         return lambda event: print("  ".join(_columns(event)).rstrip(), flush=True)
 
     from rich.console import Console
-    from rich.text import Text
 
     console = Console(highlight=False)
+    return lambda event: console.print(event_line(event), no_wrap=True, overflow="ellipsis", crop=True)
 
-    def write(event: Event) -> None:
-        when, camera, what, rest = _columns(event)
-        style = _STYLES.get(event.what, "")
-        line = Text("  ").join([Text(when, "dim"), Text(camera, "bold"), Text(what, style or "dim"), Text(rest)])
-        console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
 
-    return write
+def event_line(event: Event) -> Text:
+    """An event in one line of a terminal."""
+    from rich.text import Text
+
+    when, camera, what, rest = _columns(event)
+    style = _STYLES.get(event.what, "")
+    return Text("  ").join([Text(when, "dim"), Text(camera, "bold"), Text(what, style or "dim"), Text(rest)])

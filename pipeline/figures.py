@@ -10,6 +10,8 @@ SAMPLES_PER_REPORT = 64
 """Samples of a metric that one report carries; count, sum and maximum are of all."""
 RECENT = 5.0
 """Seconds that "now" means in the figures of a running graph."""
+SILENT = 1.5
+"""Seconds without a report (there are two a second) after which a worker counts as silent."""
 
 
 class Stats:
@@ -89,7 +91,9 @@ class NodeFigures:
         reports = [(at, r) for at, r in self.reports if at >= now - RECENT - 1]
         if len(reports) < 2:
             return {"in_fps": 0.0, "fps": 0.0, "busy": 0.0, "metrics": {}}
-        span = max(reports[-1][0] - reports[0][0], 1e-3)
+        last = reports[-1][0]
+        # A worker that has fallen silent (killed, hanging) does nothing meanwhile.
+        span = max((now if now - last > SILENT else last) - reports[0][0], 1e-3)
         counted = [r for _, r in reports[1:]]  # the first only says where the span begins
         metrics: dict[str, Metric] = {}
         for report in counted:

@@ -5,12 +5,15 @@ Everything that can be wrong without opening a file or a camera is found here, b
 
 from __future__ import annotations
 
+from itertools import chain, count
+from typing import Any
+
 from pipeline.caps import mismatch
 from pipeline.errors import GraphError, UserError
 from pipeline.node import Node, check_properties
 from pipeline.plan import NodePlan, Plan
 from pipeline.registry import NodeType, find
-from pipeline.spec import GraphSpec, NodeSpec
+from pipeline.spec import GraphSpec, LinkSpec, NodeSpec
 
 
 def expand(spec: GraphSpec) -> Plan:
@@ -20,6 +23,36 @@ def expand(spec: GraphSpec) -> Plan:
     order = _topological(spec)
     _check_caps(spec, classes, order)
     return _expand(spec, classes, order)
+
+
+def attach(spec: GraphSpec, type_: str, properties: dict[str, Any]) -> None:
+    """Add a sink of a type to a graph, behind the nodes that first bring what its pad needs; every camera once.
+
+    Where the graph has such a sink already, that one gets the properties. Raises GraphError.
+    """
+    present = [node for node in spec.nodes.values() if node.type == type_]
+    for node in present:
+        node.properties.update(properties)
+    if present:
+        return
+    sink = find(type_).load().sink
+    assert sink is not None
+    classes = {node.name: _check_node(node) for node in spec.nodes.values()}
+    _check_pads(spec, classes)
+    order = _topological(spec)
+    metadata = _check_caps(spec, classes, order)
+    cameras = _cameras(spec, classes, order)
+    bring = [n for n in order if (src := classes[n][1].src) and mismatch(src, metadata[n], sink) is None]
+    first = [n for n in bring if not any(k.target == n and k.source in bring for k in spec.links)]
+    if not first:
+        raise GraphError(f"--{type_}: no node of this graph adds {' and '.join(sorted(sink.needs))}")
+    name = next(n for n in chain([type_], (f"{type_}{i}" for i in count(2))) if n not in spec.nodes)
+    spec.nodes[name] = NodeSpec(name, type_, spec.where, dict(properties))
+    covered: set[str] = set()
+    for source in first:
+        if not covered & set(cameras[source]):
+            covered |= set(cameras[source])
+            spec.links.append(LinkSpec(source, name, spec.where))
 
 
 def _check_node(node: NodeSpec) -> tuple[NodeType, type[Node]]:
@@ -85,8 +118,13 @@ def _topological(spec: GraphSpec) -> list[str]:
     return order[::-1]
 
 
-def _check_caps(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], order: list[str]) -> None:
-    """Every link's caps meet. Metadata gathers along the flow; where links join, only what all of them bring."""
+def _check_caps(
+    spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], order: list[str]
+) -> dict[str, frozenset[str]]:
+    """Every link's caps meet. Metadata gathers along the flow; where links join, only what all of them bring.
+
+    Returns the metadata that each node's buffers have behind it.
+    """
     metadata: dict[str, frozenset[str]] = {}
     for name in order:
         cls = classes[name][1]
@@ -102,10 +140,13 @@ def _check_caps(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]]
             have = metadata[link.source]
             gathered = have if gathered is None else gathered & have
         metadata[name] = (gathered or frozenset()) | (cls.src.adds if cls.src else frozenset())
+    return metadata
 
 
-def _expand(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], order: list[str]) -> Plan:
-    targets = {name: [link.target for link in spec.links if link.source == name] for name in order}
+def _cameras(
+    spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], order: list[str]
+) -> dict[str, list[str]]:
+    """node -> the sources whose buffers reach it."""
     cameras: dict[str, list[str]] = {name: [] for name in order}
     for source in (n for n in spec.nodes if classes[n][1].kind == "source"):
         reached, stack = set(), [source]
@@ -114,18 +155,24 @@ def _expand(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], or
             if name not in reached:
                 reached.add(name)
                 cameras[name].append(source)
-                stack += targets[name]
+                stack += [link.target for link in spec.links if link.source == name]
+    return cameras
+
+
+def _expand(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], order: list[str]) -> Plan:
+    targets = {name: [link.target for link in spec.links if link.source == name] for name in order}
+    cameras = _cameras(spec, classes, order)
 
     def instance(name: str, camera: str) -> str:
-        count = _replicas(spec.nodes[name], cameras[name])
-        return name if count == 1 else f"{name}.{cameras[name].index(camera) % count}"
+        copies = _replicas(spec.nodes[name], cameras[name])
+        return name if copies == 1 else f"{name}.{cameras[name].index(camera) % copies}"
 
     nodes: dict[str, NodePlan] = {}
     for name in order:
         node, (found, cls) = spec.nodes[name], classes[name]
-        count = _replicas(node, cameras[name])
-        for index in range(count):
-            own = name if count == 1 else f"{name}.{index}"
+        copies = _replicas(node, cameras[name])
+        for index in range(copies):
+            own = name if copies == 1 else f"{name}.{index}"
             streams = [c for c in cameras[name] if instance(name, c) == own]
             routes = {c: [instance(t, c) for t in targets[name]] for c in streams} if targets[name] else {}
             nodes[own] = NodePlan(
@@ -167,8 +214,8 @@ def _check_one_way(plan: Plan) -> None:
 
 
 def _replicas(node: NodeSpec, cameras: list[str]) -> int:
-    count = len(cameras) if node.replicas == "auto" else int(node.replicas)
-    return max(1, min(count, len(cameras)))
+    wanted = len(cameras) if node.replicas == "auto" else int(node.replicas)
+    return max(1, min(wanted, len(cameras)))
 
 
 def _give_planes(plan: Plan, camera: str, classes: dict[str, type[Node]]) -> int:

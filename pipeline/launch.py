@@ -14,7 +14,8 @@ from pipeline import console
 from pipeline.errors import GraphError, UserError
 from pipeline.events import Subscription, subscribe
 from pipeline.events_cli import line_writer
-from pipeline.graph import expand
+from pipeline.graph import attach, expand
+from pipeline.live import LiveStatus
 from pipeline.node import seconds
 from pipeline.plan import Plan
 from pipeline.registry import find
@@ -23,10 +24,29 @@ from pipeline.supervisor import Supervisor
 from pipeline.trace import TraceFile
 
 
-class _View:
-    """Follows a run: prints what the bus says and the events of its `publish` nodes, ends it when time is up."""
+class _Lines:
+    """A line for every message and event, one after the other."""
 
-    def __init__(self, plan: Plan, trace: TraceFile | None, limit: float | None, quiet: bool, debug: bool) -> None:
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.event = line_writer()
+
+    def message(self, level: str, node: str, text: str) -> None:
+        console.message(level, node, text, self.started)
+
+    def tick(self, supervisor: Supervisor) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class _View:
+    """Follows a run: shows what the bus says and the events of its `publish` nodes, ends it when time is up."""
+
+    def __init__(
+        self, plan: Plan, trace: TraceFile | None, limit: float | None, quiet: bool, debug: bool, live: bool
+    ) -> None:
         self.plan = plan
         self.trace = trace
         self.limit = limit
@@ -37,7 +57,7 @@ class _View:
         """What nodes reported at level `error` while the graph went on."""
         self.supervisor: Supervisor | None = None
         self.subscriptions: list[Subscription] = []
-        self.write = line_writer()
+        self.screen: _Lines | LiveStatus = LiveStatus(self.started) if live else _Lines(self.started)
 
     def subscribe(self) -> None:
         """Hear the graph's own `publish` nodes as anybody else would."""
@@ -54,7 +74,7 @@ class _View:
                 # Before this graph plays, whoever speaks on its port is somebody else.
                 playing = self.supervisor is not None and self.supervisor.playing_at is not None
                 if playing and event.camera in self.plan.sources and not event.snapshot:
-                    self.write(event)
+                    self.screen.event(event)
 
     def __call__(self, what: str, fields: dict[str, Any]) -> None:
         try:
@@ -72,11 +92,12 @@ class _View:
         if what == "log" and fields["level"] in self.shown:
             if fields["level"] == "error":
                 self.errors.append(f"{fields['node']}: {fields['text']}")
-            console.message(fields["level"], fields["node"], fields["text"], self.started)
+            self.screen.message(fields["level"], fields["node"], fields["text"])
         elif what == "trace" and self.trace is not None:
             self.trace.add(fields["buffers"], self.plan.sources)
         elif what == "tick" and supervisor is not None:
             self.show_events()
+            self.screen.tick(supervisor)
             if self.limit is not None and supervisor.playing_at is not None:
                 if time.monotonic() - supervisor.playing_at >= self.limit:
                     self.limit = None
@@ -86,6 +107,7 @@ class _View:
         self.show_events()
         for subscription in self.subscriptions:
             subscription.close()
+        self.screen.close()
 
 
 def launch_graph(
@@ -98,17 +120,27 @@ def launch_graph(
     as_json: bool = False,
     debug: bool = False,
     monitor: str | None = None,
+    plain: bool = False,
+    report: Path | None = None,
+    thumbnails: bool = False,
 ) -> int:
     """Run a graph; returns the exit code, 0 only when all went well."""
     try:
         limit = None if duration is None else float(seconds(duration))
     except ValueError as error:
         raise UserError(f"--duration: {error}") from None
-    plan = expand(load(graph, settings))
+    spec = load(graph, settings)
+    if report is not None:
+        # A node like any other: nothing may be missing in it, so the source waits for it in lossless mode.
+        attach(spec, "report", {"location": str(report)} | ({"thumbnails": True} if thumbnails else {}))
+    elif thumbnails:
+        raise UserError("--report-thumbnails: there is no --report for them")
+    plan = expand(spec)
     trace = TraceFile(trace_path, plan) if trace_path is not None else None
-    view = _View(plan, trace, limit, quiet or as_json, debug)
+    live = not (plain or quiet or as_json or debug) and _is_terminal()
+    view = _View(plan, trace, limit, quiet or as_json, debug, live)
     try:
-        file = os.path.abspath(graph) if os.path.exists(graph) else ""
+        file = os.path.realpath(graph) if os.path.exists(graph) else ""
         supervisor = Supervisor(plan, view, trace=trace is not None, debug=debug, file=file, monitor=monitor)
     except OSError as error:  # ZMQError is one too: too many open files, no shared memory, no temporary folder
         raise UserError(f"cannot start: {error}") from None
@@ -133,9 +165,15 @@ def launch_graph(
     elif supervisor.playing_at is not None:
         console.print_ledger(supervisor)
     supervisor.close()
+    if report is not None and report.exists() and not as_json:
+        print(f"report: {report}", file=sys.stderr)
     if errors:
         raise GraphError(errors[0] + (f" (and {len(errors) - 1} more)" if errors[1:] else ""))
     return 0
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _stop_on_signals(supervisor: Supervisor) -> None:

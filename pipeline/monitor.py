@@ -8,29 +8,34 @@ only, so that a slow viewer is never behind and never slows the graph.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
+import math
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zmq
 
 from pipeline import wire
-from pipeline.errors import UserError, did_you_mean
+from pipeline.errors import UserError, did_you_mean, redact_setting
+from pipeline.events import check_endpoint
 from pipeline.plan import monitor_endpoint
 from pipeline.rundir import Run, running
+from pipeline.snapshot import VERSION, is_snapshot
 
 if TYPE_CHECKING:
     from pipeline.supervisor import Supervisor
 
-VERSION = 1
-"""Of the snapshot's form; docs/PROTOCOL.md says what each version has."""
 INTERVAL = 0.5
 """Seconds between two snapshots."""
 MESSAGES = 50
 """Messages of the bus that a snapshot carries, the newest last."""
+GOODBYE_MS = 200
+"""How long the end of a run waits, at the most, for its viewers to take the last snapshot."""
+_REQUESTS_PER_TICK = 100
 
 
 class Monitor:
@@ -41,11 +46,18 @@ class Monitor:
 
     def __init__(self, supervisor: Supervisor, context: zmq.Context[Any], extra: str | None = None) -> None:
         self.supervisor = supervisor
+        self.ended = False
+        self.endpoint = ""
+        """The additional address, with the port that `*` became."""
         self.messages: deque[dict[str, Any]] = deque(maxlen=MESSAGES)
         self.cameras: dict[str, dict[str, Any]] = {}
         """camera -> up, since (UTC ns), reason; from its first status on."""
-        self._listeners = 0
+        self._watched = False
         self._due = 0.0
+        self._settings = {
+            name: {key: redact_setting(key, value) for key, value in node.properties.items()}
+            for name, node in supervisor.plan.nodes.items()
+        }
         # XPUB tells of subscriptions: without any, no snapshot is built.
         self._socket: zmq.Socket[bytes] = context.socket(zmq.XPUB)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -53,10 +65,33 @@ class Monitor:
         self._socket.setsockopt(zmq.MAXMSGSIZE, 1024)  # of what comes in: subscriptions
         self._socket.bind(monitor_endpoint(str(supervisor.directory.path)))
         if extra is not None:
-            try:
-                self._socket.bind(extra)
-            except zmq.ZMQError as error:
-                raise UserError(f"--monitor: cannot listen at {extra}: {error.strerror}") from None
+            self._listen(extra)
+
+    def _listen(self, extra: str) -> None:
+        # Not ipc: libzmq deletes whatever file is at such a path, and binds.
+        if not extra.startswith("tcp://"):
+            raise UserError(f"--monitor: {extra} is no address such as tcp://127.0.0.1:5557")
+        try:
+            check_endpoint(extra)
+            self._socket.setsockopt(zmq.IPV6, "[" in extra)
+            self._socket.bind(extra)
+        except ValueError as error:
+            raise UserError(f"--monitor: {error}") from None
+        except zmq.ZMQError as error:
+            raise UserError(f"--monitor: cannot listen at {extra}: {error.strerror}") from None
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def announce(self) -> None:
+        """Say on the bus where else snapshots are published, if anywhere."""
+        if not self.endpoint:
+            return
+        self.supervisor.log("info", "monitor", f"snapshots on {self.endpoint}")
+        host = self.endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]").partition("%")[0]
+        if not ipaddress.ip_address(host).is_loopback:
+            text = (
+                f"{self.endpoint} can be read by anybody who reaches this port; tcp://127.0.0.1:PORT stays on this host"
+            )
+            self.supervisor.log("warning", "monitor", text)
 
     def heard(self, level: str, node: str, text: str) -> None:
         """A message of the bus, credentials already removed."""
@@ -65,46 +100,61 @@ class Monitor:
     def tick(self) -> None:
         """Publish when it is time and somebody listens; never waits."""
         now = time.monotonic()
-        while True:
+        for _ in range(_REQUESTS_PER_TICK):
             try:
                 request = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            if request in (b"\x00", b"\x01"):
-                self._listeners += 1 if request == b"\x01" else -1
-                self._due = now if request == b"\x01" else self._due  # who joins need not wait
-        if self._listeners > 0 and now >= self._due:
+            # The first subscription and the end of the last one are told; whatever else comes is garbage.
+            if request == b"\x01":
+                self._watched, self._due = True, now
+            elif request == b"\x00":
+                self._watched = False
+        if now >= self._due:
             self._due = now + INTERVAL
+            self.publish()
+
+    def publish(self) -> None:
+        """A snapshot now, if somebody listens."""
+        if self._watched:
             with contextlib.suppress(zmq.Again):
                 self._socket.send(wire.pack(self.snapshot()), zmq.NOBLOCK)
+
+    def close(self) -> None:
+        """The last snapshot says that the run has ended."""
+        self.ended = True
+        self.tick()
+        self.publish()
+        self._socket.close(linger=GOODBYE_MS if self._watched else 0)
 
     def snapshot(self) -> dict[str, Any]:
         """The run as it stands now, in plain types."""
         supervisor = self.supervisor
         plan = supervisor.plan
         now = time.monotonic()
-        if supervisor.stop_reason is not None or supervisor.drained >= set(plan.sources):
+        if self.ended:
+            state = "ENDED"
+        elif supervisor.stop_reason is not None or supervisor.drained >= set(plan.sources):
             state = "STOPPING"
         else:
             state = "STARTING" if supervisor.playing_at is None else "PLAYING"
-        started = supervisor.playing_at
+        uptime = now - supervisor.playing_at if supervisor.playing_at is not None else 0.0
         nodes: dict[str, Any] = {}
         for name, figures in supervisor.figures.items():
             node = plan.nodes[name]
             nodes[name] = {
                 "type": node.type, "kind": node.kind, "process": node.process, "base": node.base,
-                "streams": node.streams, "links": sorted({to for targets in node.routes.values() for to in targets}),
+                "settings": self._settings[name], "streams": node.streams,
+                "links": sorted({to for targets in node.routes.values() for to in targets}),
                 "in": figures.taken, "out": figures.done, "dropped": figures.dropped, **figures.recent(now),
             }  # fmt: skip
         cameras = {}
         for name, ledger in supervisor.ledgers.items():
             recent = nodes[name]
+            latency = recent["metrics"].get("latency_ms")  # a sample for each frame delivered
             cameras[name] = {
-                **ledger.as_dict(), "capture_fps": recent["in_fps"],
-                "fps": supervisor.delivered_fps(name, ledger.delivered, now),
-                "latency_ms": recent["metrics"].get("latency_ms"),
-                **self.cameras.get(name, {"up": started is not None, "since": 0, "reason": ""}),
-                "ended": name in supervisor.drained,
+                **ledger.as_dict(), "capture_fps": recent["in_fps"], "fps": latency["per_s"] if latency else 0.0,
+                "latency_ms": latency, **self._camera(name, uptime), "ended": name in supervisor.drained,
             }  # fmt: skip
         processes = {
             p.name: {
@@ -117,10 +167,23 @@ class Monitor:
         return {
             "v": VERSION, "graph": plan.name, "mode": plan.mode, "latency_budget_ms": plan.latency_budget * 1e3,
             "pid": os.getpid(), "time": time.time_ns(), "state": state,
-            "uptime_s": now - started if started is not None else 0.0,
+            "uptime_s": uptime,
             "cameras": cameras, "nodes": nodes, "processes": processes,
-            "messages": list(self.messages), "garbage": supervisor.garbage,
+            "messages": list(self.messages), "errors": list(supervisor.errors), "garbage": supervisor.garbage,
         }  # fmt: skip
+
+    def _camera(self, name: str, uptime: float) -> dict[str, Any]:
+        """up, since, reason. What the camera said of itself, unless its process is gone."""
+        process = self.supervisor.processes[self.supervisor.plan.nodes[name].process]
+        said = self.cameras.get(name)
+        if process.recovering and process.state != "PLAYING":
+            since = time.time_ns() - int((time.monotonic() - process.died_at) * 1e9)
+            return {"up": False, "since": since, "reason": "its process is being restarted"}
+        if said is not None:
+            return said
+        if not uptime:
+            return {"up": False, "since": 0, "reason": "starting"}
+        return {"up": True, "since": time.time_ns() - int(uptime * 1e9), "reason": ""}
 
 
 class Watch:
@@ -136,21 +199,22 @@ class Watch:
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         self._socket.setsockopt(zmq.SUBSCRIBE, b"")
         try:
-            self._socket.connect(endpoint)
-        except zmq.ZMQError as error:
+            self._socket.setsockopt(zmq.IPV6, "[" in endpoint)
+            self._socket.connect(check_endpoint(endpoint))
+        except (ValueError, zmq.ZMQError) as error:
             self.close()
-            raise UserError(f"cannot connect to {endpoint}: {error.strerror}") from None
+            reason = error.strerror if isinstance(error, zmq.ZMQError) else error
+            raise UserError(f"cannot connect to {endpoint}: {reason}") from None
 
     def receive(self, timeout: float) -> dict[str, Any] | None:
         """The newest snapshot that has come, None after `timeout` seconds without one. Garbage counts as none."""
         end = time.monotonic() + timeout
-        while True:
-            if not self._socket.poll(max(0, int((end - time.monotonic()) * 1000))):
-                return None
+        while (left := end - time.monotonic()) > 0 and self._socket.poll(math.ceil(left * 1000)):
             with contextlib.suppress(ValueError):
                 snapshot = wire.unpack(self._socket.recv())
-                if isinstance(snapshot, dict) and snapshot.get("v") == VERSION:
+                if is_snapshot(snapshot):
                     return snapshot
+        return None
 
     def close(self) -> None:
         self._context.destroy(linger=0)
@@ -167,7 +231,7 @@ def locate(what: str | None) -> str:
 
     Raises UserError when there is no such run, or more than one.
     """
-    if what is not None and re.match(r"(tcp|ipc)://", what):
+    if what is not None and "://" in what:
         return what
     runs = list(running())
     found = [run for run in runs if what is None or _is(run, what)]
@@ -175,16 +239,17 @@ def locate(what: str | None) -> str:
     if not found:
         if what is None:
             raise UserError("no graph of this user is running here")
-        hint = did_you_mean(what, [run.graph for run in runs])
-        raise UserError(f"no running graph is called '{what}'{hint} (running: {names})")
+        near = did_you_mean(Path(what).stem, [run.graph for run in runs])
+        hint = near if "did you mean" in near else f"; running: {names}"
+        raise UserError(f"no running graph is called '{what}'{hint}")
     if len(found) > 1:
         listed = ", ".join(f"{run.graph} (process {run.pid}: {monitor_endpoint(run.directory)})" for run in found)
-        raise UserError(f"several graphs are running; say which by its address: {listed}")
+        raise UserError(f"several graphs are running; say which by its process id or address: {listed}")
     return monitor_endpoint(found[0].directory)
 
 
 def _is(run: Run, what: str) -> bool:
-    return what in (run.graph, run.file, str(run.pid)) or bool(run.file and os.path.abspath(what) == run.file)
+    return what in (run.graph, str(run.pid)) or bool(run.file and os.path.realpath(what) == run.file)
 
 
 def watch(endpoint: str, timeout: float | None = None) -> Iterator[dict[str, Any]]:

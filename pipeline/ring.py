@@ -19,6 +19,7 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class Ledger:
     def adds_up(self) -> bool:
         return self.captured == self.delivered + sum(self.dropped.values()) + self.in_flight
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         dropped = [{"node": n, "reason": r, "count": c} for (n, r), c in sorted(self.dropped.items())]
         return {
             "captured": self.captured, "delivered": self.delivered, "dropped": dropped,

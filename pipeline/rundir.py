@@ -85,8 +85,13 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def running() -> Iterator[Run]:
     """The runs of this user that are alive, the oldest first."""
-    base = base_directory()
-    for folder in sorted(base.iterdir(), key=lambda f: f.lstat().st_mtime):
+
+    def begun(folder: Path) -> float:
+        with contextlib.suppress(OSError):  # its run has just ended
+            return (folder / "lock").lstat().st_mtime
+        return 0.0
+
+    for folder in sorted(base_directory().iterdir(), key=begun):
         # Their folders are private to this user, like the base, so what is in them is trusted.
         with contextlib.suppress(OSError, ValueError, TypeError):
             lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)

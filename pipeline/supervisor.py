@@ -19,7 +19,7 @@ import zmq
 
 from pipeline import ring
 from pipeline.errors import UserError, redact
-from pipeline.figures import RECENT, NodeFigures
+from pipeline.figures import NodeFigures
 from pipeline.monitor import Monitor
 from pipeline.plan import Assignment, Plan, bus_endpoint
 from pipeline.ring import Ledger
@@ -61,7 +61,9 @@ class Process:
     not_before: float = 0.0
     recovering: bool = False
     waits_for_pass: set[str] = field(default_factory=set)
+    died_at: float = 0.0
     cpu: float = 0.0
+    cpu_at: float = 0.0
     cpu_share: float = 0.0
     """Cores in use between its last two reports."""
     rss: int = 0
@@ -107,7 +109,6 @@ class Supervisor:
         self._turn_at = time.monotonic()
         self._abort = False
         self._play_sent: set[str] = set()
-        self._delivered: dict[str, deque[tuple[float, int]]] = {source: deque() for source in plan.sources}
         self.directory = RunDirectory(plan.name, file)
         # Forked before any thread or socket exists in this process.
         self._reaper = Reaper(self.directory.path)
@@ -124,7 +125,8 @@ class Supervisor:
         try:
             self.monitor = Monitor(self, self._context, monitor)
         except UserError:
-            self._end_all()
+            self._clean_up()
+            self.close()
             raise
 
     # For whoever shows the run -------------------------------------------------------------------------
@@ -133,16 +135,6 @@ class Supervisor:
     def ledgers(self) -> dict[str, Ledger]:
         """Every camera's account as it stands now."""
         return {name: ring.read_ledger(fd) for name, fd in self.rings.items()}
-
-    def delivered_fps(self, camera: str, delivered: int, now: float) -> float:
-        """Frames/s of a camera that have arrived, over the last seconds; `delivered` is its count at `now`."""
-        counts = self._delivered[camera]
-        if not counts or now - counts[-1][0] >= 0.2:
-            counts.append((now, delivered))
-        while len(counts) > 2 and counts[1][0] < now - RECENT:
-            counts.popleft()
-        at, before = counts[0]
-        return (delivered - before) / (now - at) if now - at > 0.1 else 0.0
 
     def stop(self, reason: str) -> None:
         """Ask for an orderly end; a second call ends at once."""
@@ -158,6 +150,7 @@ class Supervisor:
     def run(self) -> None:
         """Start, supervise, end. Raises UserError when the graph could not go on; the ledgers hold all the same."""
         try:
+            self.monitor.announce()
             while not self._finished():
                 self._reconcile()
                 for item, _ in self.poller.poll(50):
@@ -255,7 +248,7 @@ class Supervisor:
         return self._spawner.spawn(assignment)
 
     def _kill(self, process: Process, why: str) -> None:
-        self._log("warning", process.name, f"{why}; killed")
+        self.log("warning", process.name, f"{why}; killed")
         if process.child is not None:
             process.child.kill()
             process.child.wait()
@@ -265,6 +258,10 @@ class Supervisor:
         self._hear()  # its last words
         ready = process.state != "NULL"
         self._forget(process)
+        process.died_at = time.monotonic()
+        # Its successor counts from zero.
+        process.cpu = process.cpu_at = process.cpu_share = 0.0
+        process.rss = process.garbage = 0
         if process.error and (ready or process.restarts_total == 0):
             self.errors.append(process.error)
             return
@@ -277,7 +274,7 @@ class Supervisor:
         elif last and code > 0:
             text += f": {last}"
         if self.stop_reason is not None:
-            self._log("warning", process.name, text)
+            self.log("warning", process.name, text)
             return
         if code > 0 and not ready and process.restarts_total == 0:
             self.errors.append(f"{process.name}: {text}")  # it never worked: trying again would not mend it
@@ -294,7 +291,7 @@ class Supervisor:
         process.recovering = True
         process.waits_for_pass = set(process.nodes)
         which = f"trying again in {delay:.1f} s" if away else f"restart {process.restarts} of {RESTART_LIMIT}"
-        self._log("warning", process.name, f"{text}; {which}")
+        self.log("warning", process.name, f"{text}; {which}")
         self.on_event("restart", {"process": process.name})
 
     def _forget(self, process: Process) -> None:
@@ -322,7 +319,7 @@ class Supervisor:
                 text = line.decode(errors="replace")
                 process.stderr.append(text)
                 if self.debug:
-                    self._log("debug", process.name, text)
+                    self.log("debug", process.name, text)
 
     # Bus -----------------------------------------------------------------------------------------------
 
@@ -350,7 +347,7 @@ class Supervisor:
             except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
                 self.garbage += 1
                 if self.garbage <= 3:
-                    self._log("warning", "bus", f"dropped a garbage message ({type(error).__name__})")
+                    self.log("warning", "bus", f"dropped a garbage message ({type(error).__name__})")
 
     def _on_state(self, process: Process, message: dict[str, Any]) -> None:
         process.state = message["state"]
@@ -365,9 +362,10 @@ class Supervisor:
                     self._tell(owner, {"do": "flush", "streams": [source], "lost_in": lost_in[0]})
 
     def _on_log(self, process: Process, message: dict[str, Any]) -> None:
-        self._log(message["level"], message["node"], message["text"])
+        self.log(message["level"], message["node"], message["text"])
 
-    def _log(self, level: str, node: str, text: str) -> None:
+    def log(self, level: str, node: str, text: str) -> None:
+        """A message, as if it had come over the bus; credentials are removed."""
         text = redact(text)
         if level != "debug":
             self.monitor.heard(level, node, text)
@@ -380,8 +378,10 @@ class Supervisor:
     def _on_stats(self, process: Process, message: dict[str, Any]) -> None:
         now = time.monotonic()
         cpu = float(message["cpu"])
-        process.cpu_share = max(0.0, cpu - process.cpu) / max(now - process.heard_at, 0.1)
-        process.heard_at, process.cpu, process.rss = now, cpu, int(message["rss"])
+        if process.cpu_at:
+            process.cpu_share = max(0.0, cpu - process.cpu) / max(now - process.cpu_at, 0.1)
+        process.heard_at = process.cpu_at = now
+        process.cpu, process.rss = cpu, int(message["rss"])
         self.garbage += int(message["garbage"]) - process.garbage
         process.garbage = int(message["garbage"])
         for node, report in message["nodes"].items():
@@ -399,14 +399,14 @@ class Supervisor:
         if process.recovering and not process.waits_for_pass:
             process.recovering = False
             process.restarts = 0
-            self._log("info", process.name, "recovered: buffers pass again")
+            self.log("info", process.name, "recovered: buffers pass again")
 
     def _on_error(self, process: Process, message: dict[str, Any]) -> None:
         process.error = str(message["text"])
 
     def _on_request_stop(self, process: Process, message: dict[str, Any]) -> None:
         if self.stop_reason is None:
-            self._log("info", str(message["node"]), str(message["reason"]))
+            self.log("info", str(message["node"]), str(message["reason"]))
             self.stop(str(message["reason"]))
 
     # The end -------------------------------------------------------------------------------------------
@@ -414,6 +414,7 @@ class Supervisor:
     def _quit(self) -> None:
         """All nodes close; whoever does not is killed."""
         self._tell_all({"do": "quit"})
+        self.monitor.publish()  # the account as it stands, for whoever writes it down while closing
         ended = self.stop_reason is None and not self.errors
         deadline = time.monotonic() + QUIT_TIMEOUT * (10 if ended else 1)
         while time.monotonic() < deadline and not self._abort:
@@ -421,6 +422,7 @@ class Supervisor:
                 break
             self.poller.poll(20)
             self._hear()
+            self.monitor.tick()
         self._hear()
 
     def _end_all(self) -> None:
@@ -442,6 +444,10 @@ class Supervisor:
             elif code > 0 and process.error is None:
                 last = next((line for line in reversed(process.stderr) if line.strip()), f"exit code {code}")
                 self.errors.append(f"{process.name}: the process ended badly: {last}")
+        self.monitor.close()
+        self._clean_up()
+
+    def _clean_up(self) -> None:
         if self._spawner is not None:
             self._spawner.close()
         self._context.destroy(linger=0)

@@ -1,7 +1,8 @@
 """emograph launch "testsrc ! haardetect ! emotion ! overlay ! display"
 
-Shows all cameras in one window. `q`, Esc or closing the window stops the graph. Without a screen it says so before
-anything starts: the window library itself would abort the process.
+Shows all cameras in one window. Keys (`h` shows them: `keys.py`) stop the picture, step through the cameras, save a
+still; `q`, Esc or closing the window ends the graph. Without a screen the node says so before anything starts: the
+window library itself would abort the process.
 """
 
 from __future__ import annotations
@@ -9,32 +10,36 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from datetime import datetime
+from pathlib import Path
 
 import cv2
 from pydantic import Field
 
 from nodes.display import x11
-from nodes.mosaic import Mosaic, cell_size
+from nodes.display.keys import action_of
+from nodes.display.view import View
 from pipeline import Buffer, Properties, Sink, UserError, pad
 from pipeline.buffer import Mark
 
 INSTEAD = "use videosink or webview instead"
-ESCAPE = 27
+NOTE_NS = 3_000_000_000
+"""How long a note stands on the picture."""
 
 
 class Display(Sink):
-    """Shows all cameras in one resizable window; `q`, Esc or closing it stops the graph."""
+    """Shows all cameras in one resizable window; `h` shows its keys, `q`, Esc or closing it ends the graph."""
 
     sink = pad("video/raw", format="BGR", access="read")
     tick_interval = 1 / 30
 
     class Properties(Properties):
         title: str = Field("emograph", description="what the window's frame says")
+        stills: str = Field(".", description="folder for the pictures that the key `s` saves")
 
     def open(self) -> None:
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._mosaic = Mosaic(self.streams, (360, 640))
-        self._fresh = True
+        self._view = View(self.streams)
+        self._note_until = 0
         self._open = False
         with screen():
             try:
@@ -43,36 +48,75 @@ class Display(Sink):
             except cv2.error as error:
                 raise UserError(f"cannot open a window: {error.err}; {INSTEAD}") from None
         self._open = True
+        self._size = (0, 0)
         self._resize_window()
 
     def consume(self, buffer: Buffer) -> None:
         if not self._open:
             return
-        self._shapes[buffer.stream] = buffer.frame.shape
-        cell = cell_size(self._shapes.values(), len(self.streams))
-        if cell != self._mosaic.cell:
-            self._mosaic.resize(cell)
-            self._resize_window()
-        self._mosaic.show(buffer.stream, buffer.frame)
-        self._fresh = True
+        self._view.show(buffer.stream, buffer.frame)
 
     def on_mark(self, mark: Mark) -> None:
         if mark.kind == "eos":
-            self._mosaic.mute(mark.stream, "ended")
+            self._view.mute(mark.stream, "ended")
         elif mark.kind == "status" and not mark.data.get("up"):
-            self._mosaic.mute(mark.stream, mark.data.get("reason") or "down")
-        self._fresh = True
+            self._view.mute(mark.stream, mark.data.get("reason") or "down")
 
     def tick(self) -> None:
         if not self._open:
             return
-        if self._fresh:
-            cv2.imshow(self.name, self._mosaic.canvas)
-            self._fresh = False
-        key = cv2.waitKey(1) & 0xFF
-        if key in (ESCAPE, ord("q")) or not self._visible():
-            self.close()
-            self.request_stop("the window was closed")
+        if self._note_until and self.clock() > self._note_until:
+            self._note_until = 0
+            self._view.note("")
+        if self._view.fresh:
+            self._resize_window()
+            cv2.imshow(self.name, self._view.picture())
+        action = action_of(cv2.waitKeyEx(1))
+        if not self._visible():
+            self.quit()
+        elif action is not None:
+            getattr(self, action)()
+
+    # Keys ----------------------------------------------------------------------------------------------
+
+    def quit(self) -> None:
+        self.close()
+        self.request_stop("the window was closed")
+
+    def pause(self) -> None:
+        self._view.pause()
+
+    def step_on(self) -> None:
+        self._view.step(1)
+
+    def step_back(self) -> None:
+        self._view.step(-1)
+
+    def show_all(self) -> None:
+        self._view.show_all()
+
+    def show_keys(self) -> None:
+        self._view.toggle_help()
+
+    def save(self) -> None:
+        """Write the picture as it is, without notes; a folder that cannot be written to is no reason to stop."""
+        at = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
+        path = Path(self.props.stills).expanduser() / f"{self._view.name}-{at}.png"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(cv2.imencode(".png", self._view.plain)[1].tobytes())
+        except OSError as error:
+            self.log("warning", f"cannot save {path}: {error.strerror}")
+            self._tell(f"not saved: {error.strerror}")
+        else:
+            self.log("info", f"saved {path}")
+            self._tell(f"saved {path.name}")
+
+    def _tell(self, text: str) -> None:
+        self._view.note(text)
+        self._note_until = self.clock() + NOTE_NS
+
+    # Window --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         if self._open:
@@ -87,8 +131,10 @@ class Display(Sink):
             return False
 
     def _resize_window(self) -> None:
-        height, width = self._mosaic.canvas.shape[:2]
-        cv2.resizeWindow(self.name, width, height)
+        """Where the picture has another size than before: Qt would stretch it into the window that is there."""
+        if self._view.size != self._size:
+            self._size = height, width = self._view.size
+            cv2.resizeWindow(self.name, width, height)
 
 
 def screen() -> contextlib.AbstractContextManager:

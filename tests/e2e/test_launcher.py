@@ -91,7 +91,7 @@ def test_garbage_on_every_socket_is_counted_and_harmless(tmp_path: Path, env: di
     with started("launch", graph, "--json", env=env) as launcher, zmq.Context() as context:
         wait_until(lambda: lines(out) > 5, "frames")
         sockets = [p for p in runtime_dir.glob("emograph/*/*") if p.is_socket()]
-        assert len(sockets) == 2 + 2 * 4  # bus and monitor, and two of each worker
+        assert len(sockets) == 2 + 2 * 4  # bus, monitor; in and home of each worker
         for path in sockets:
             kind = zmq.DEALER if path.name == "bus" else zmq.PUSH
             with context.socket(kind) as peer:

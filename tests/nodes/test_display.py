@@ -9,6 +9,7 @@ import ctypes
 import ctypes.util
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -23,6 +24,8 @@ import numpy as np
 import pytest
 
 from nodes.display import Display, x11
+from nodes.display.keys import KEYS, action_of
+from nodes.display.view import View
 from pipeline import Harness, UserError
 
 ROOT = Path(__file__).parents[2]
@@ -168,8 +171,9 @@ def test_a_damaged_authority_file_is_no_cookie(monkeypatch, tmp_path: Path, x_se
 @pytest.fixture
 def screen(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
     """(environment, file with what is on the screen) of an X server that wants a cookie."""
-    if not shutil.which("Xvfb"):
-        pytest.skip("Xvfb is not installed (Debian package xvfb)")
+    for tool in ("Xvfb", "xdotool"):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed (Debian package {tool.lower()})")
     cookies = tmp_path / "cookies"
     cookies.write_bytes(authority((x11.FAMILY_ANY, b"", b"", x11.COOKIE, COOKIE)))
     read, write = os.pipe()
@@ -196,23 +200,39 @@ def screenshot(xwd: bytes) -> np.ndarray:
 
 
 SCRIPT = """
-import json, os, sys, time
+import json, os, subprocess, sys, time
 import cv2, numpy as np
+from nodes import display
 from nodes.display import Display
 from pipeline import Harness, UserError
+
+colour = {"door": (200, 60, 10), "desk": (20, 220, 30)}
 
 def frames(h, seconds=0.0):
     end = time.monotonic() + seconds
     while True:
-        h.push(np.full((240, 320, 3), (200, 60, 10), np.uint8), stream="door")
-        h.push(np.full((240, 320, 3), (20, 220, 30), np.uint8), stream="desk")
+        for stream in h.node.streams:
+            h.push(np.full((240, 320, 3), colour[stream], np.uint8), stream=stream)
         h.tick()
         if time.monotonic() >= end:
             return
 
+def press(h, key):
+    # A real key press: X server, Qt, OpenCV and back. Waits until the node has acted on it.
+    acted = []
+    original = display.action_of
+    display.action_of = lambda code: (action := original(code)) and acted.append(action) or action
+    window = subprocess.run(["xdotool", "search", "--name", "^two cameras$"], check=True, capture_output=True, text=True).stdout.split()[0]
+    subprocess.run(["xdotool", "windowfocus", "--sync", window, "key", key], check=True)
+    end = time.monotonic() + 20
+    while not acted and h.stop_reason is None:
+        frames(h)
+        assert time.monotonic() < end, f"{key} did nothing"
+    display.action_of = original
+
 result = {}
 try:
-    with Harness(Display(title="two cameras"), streams=("door", "desk")) as h:
+    with Harness(Display(title="two cameras", PROPERTIES), streams=("door", "desk")) as h:
         frames(h, 0.5)
         BODY
         result["stopped"] = h.stop_reason
@@ -222,10 +242,10 @@ print(json.dumps(result))
 """
 
 
-def run(environment: dict[str, str], body: str) -> dict:
+def run(environment: dict[str, str], body: str, properties: str = "") -> dict:
     """What the script with `body` in it says; it must end by itself."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.replace("BODY", body)],
+        [sys.executable, "-c", SCRIPT.replace("BODY", body).replace("PROPERTIES", properties)],
         env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -243,10 +263,112 @@ def test_all_cameras_are_on_the_screen(screen, tmp_path: Path) -> None:
         assert 0.9 < share < 1.1, f"{colour} covers {share:.2f} of a frame"
 
 
-@pytest.mark.parametrize("key", ["q", "\x1b"])
+@pytest.mark.parametrize("key", ["q", "Escape"])
 def test_q_and_escape_close_the_window_and_stop_the_graph(screen, key: str) -> None:
-    body = f"cv2.waitKey = lambda delay: {ord(key)}; frames(h); frames(h)"
-    assert run(screen[0], body) == {"stopped": "the window was closed"}
+    assert run(screen[0], f"press(h, {key!r})") == {"stopped": "the window was closed"}
+
+
+GREEN, BLUE = (20, 220, 30), (200, 60, 10)
+
+
+def share(pixels: np.ndarray, colour: tuple[int, int, int]) -> float:
+    """Of all pixels that are not black, how many have this colour."""
+    lit = pixels.max(axis=2) > 0
+    return (lit & (np.abs(pixels.astype(int) - colour).max(axis=2) <= 2)).sum() / lit.sum()
+
+
+def keys(screen, tmp_path: Path, body: str) -> dict[str, np.ndarray]:
+    """The pictures that `shoot("name")` in `body` took of the screen, by name."""
+    environment, framebuffer = screen
+    shoot = f"shoot = lambda name: (frames(h, 0.3), open({str(tmp_path)!r} + '/' + name, 'wb').write(open({str(framebuffer)!r}, 'rb').read()))"
+    assert run(environment, f"{shoot}; {body}") == {"stopped": None}
+    return {path.name: screenshot(path.read_bytes()) for path in tmp_path.iterdir() if path.suffix == ".xwd"}
+
+
+def test_keys_step_through_the_cameras_and_back(screen, tmp_path: Path) -> None:
+    body = "".join(
+        f"press(h, {key!r}); shoot('{number}.xwd'); "
+        for number, key in enumerate(["Right", "n", "n", "Left", "p", "m", "Left", "Home", "n", "0"])
+    )
+    shown = keys(screen, tmp_path, body)
+    expected = ["door", "desk", "door", "desk", "door", "both", "desk", "both", "door", "both"]
+    for number, what in enumerate(expected):
+        blue, green = (share(shown[f"{number}.xwd"], colour) for colour in (BLUE, GREEN))
+        assert (blue > 0.95, green > 0.95) == (what == "door", what == "desk"), (number, what, blue, green)
+
+
+def test_space_holds_the_picture_and_not_the_graph(screen, tmp_path: Path) -> None:
+    body = (
+        "shoot('before.xwd'); press(h, 'space'); colour['door'] = (0, 0, 255); shoot('paused.xwd'); press(h, 'n'); "
+        "shoot('door.xwd'); press(h, 'm'); press(h, 'space'); shoot('after.xwd')"
+    )
+    shown = keys(screen, tmp_path, body)
+    red = {name: share(pixels, (0, 0, 255)) for name, pixels in shown.items()}
+    assert red["before.xwd"] == red["paused.xwd"] == red["door.xwd"] == 0
+    assert red["after.xwd"] > 0.4
+    assert share(shown["door.xwd"], BLUE) > 0.9
+    assert share(shown["paused.xwd"], (28, 22, 20)) > 0.002, "it does not say that it is paused"
+
+
+def test_h_shows_the_keys(screen, tmp_path: Path) -> None:
+    shown = keys(screen, tmp_path, "press(h, 'h'); shoot('keys.xwd'); press(h, 'question'); shoot('none.xwd')")
+    assert share(shown["keys.xwd"], (28, 22, 20)) > 0.1
+    assert share(shown["none.xwd"], (28, 22, 20)) == 0
+
+
+def test_s_saves_what_is_shown(screen, tmp_path: Path) -> None:
+    stills = tmp_path / "new" / "stills"
+    body = "press(h, 's'); press(h, 'n'); press(h, 'h'); press(h, 's')"
+    assert run(screen[0], body, f"stills={str(stills)!r}") == {"stopped": None}
+    mosaic, door = sorted(stills.iterdir(), reverse=True)
+    assert re.fullmatch(r"mosaic-\d{8}-\d{6}-\d{3}\.png", mosaic.name)
+    assert re.fullmatch(r"door-\d{8}-\d{6}-\d{3}\.png", door.name)
+    both, one = cv2.imread(str(mosaic)), cv2.imread(str(door))
+    assert both.shape == (240, 640, 3)
+    assert one.shape == (240, 320, 3)
+    assert share(both, GREEN) == 0.5
+    assert share(one, BLUE) == 1  # without the keys that were on the screen
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_warning(screen, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    body = "press(h, 's'); frames(h, 0.2); result['logs'] = h.logs"
+    said = run(screen[0], body, f"stills={str(tmp_path / 'file')!r}")
+    assert said["stopped"] is None
+    [[level, text]] = said["logs"]
+    assert level == "warning"
+    assert text.startswith(f"cannot save {tmp_path}/file/mosaic-")
+
+
+def test_nothing_is_written_unasked(screen, tmp_path: Path) -> None:
+    run(screen[0], "press(h, 'space'); press(h, 'n')", f"stills={str(tmp_path / 'stills')!r}")
+    assert not (tmp_path / "stills").exists()
+
+
+def test_every_key_does_something_of_its_own() -> None:
+    codes = [code for key in KEYS for code in key.codes]
+    assert len(codes) == len(set(codes))
+    assert all(callable(getattr(Display, key.action)) for key in KEYS)
+    assert action_of(-1) is None
+    assert action_of(ord("x")) is None
+    assert action_of(0x100000 | ord("s")) == "save"  # num lock
+
+
+def test_a_camera_that_went_during_a_pause_is_gone_after_it() -> None:
+    view = View(("door", "desk"))
+    for stream in view.streams:
+        view.show(stream, np.full((240, 320, 3), 200, np.uint8))
+    view.pause()
+    view.mute("door", "no answer")
+    view.mute("desk", "no answer")
+    view.show("desk", np.full((240, 320, 3), 100, np.uint8))  # it came back
+    assert (view.plain == 200).all()
+    view.pause()
+    assert view.plain[5, 5].max() < 100
+    assert (view.plain[:, 320:] == 200).all()
+    view.step(1)
+    assert view.plain.shape == (240, 320, 3)
+    assert view.plain[5, 5].max() < 100
 
 
 def test_closing_the_window_stops_the_graph(screen) -> None:

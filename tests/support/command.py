@@ -15,7 +15,7 @@ import psutil
 
 from tests.support.graphs import ROOT
 
-ENGINE_NODES = ("Numbers", "Work", "Invert", "Odd", "Gather", "Record", "Nothing", "Picky", "Trouble")
+ENGINE_NODES = ("Numbers", "Work", "Invert", "Odd", "Gather", "Record", "Nothing", "Picky", "Trouble", "Away")
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -227,3 +227,22 @@ class Trouble(Sink):
         time.sleep(self.props.slow_close)
         if self.props.fail_in_close:
             raise OSError("No space left on device")
+
+
+class Away(Source):
+    """A camera that never comes."""
+
+    class Properties(SourceProperties):
+        uri: str = "rtsp://user:word@10.0.0.5/stream"
+        token: str = ""
+
+    src = pad("video/raw", format="BGR")
+    live = True
+
+    def open(self) -> VideoInfo:
+        return VideoInfo(48, 64, 3, 30)
+
+    def fill(self, buffer: Buffer) -> bool:
+        self.status(False, f"no answer from {self.props.uri}")
+        self.stopping.wait()
+        return False

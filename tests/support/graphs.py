@@ -24,7 +24,7 @@ VIDEOS = SHARED / "videos"
 
 def register_engine_nodes(monkeypatch: Any) -> None:
     """Add tests/support/enginenodes.py to the registry of this process and to the path of the workers."""
-    names = ("Numbers", "Work", "Invert", "Odd", "Gather", "Record", "Nothing", "Picky", "Trouble")
+    names = ("Numbers", "Work", "Invert", "Odd", "Gather", "Record", "Nothing", "Picky", "Trouble", "Away")
     module = "tests.support.enginenodes"
     types = {n.lower(): NodeType(n.lower(), f"{module}:{n}", "tests") for n in names}
     merged = {**registry.node_types(), **types}

@@ -1,0 +1,82 @@
+"""emograph launch "capture uri=talk.mp4 ! haardetect ! emotion ! report location=talk.html" --set mode=lossless
+
+Writes one HTML page at the end of a run: who showed which expression when, and the account of every frame. Any graph
+gets it with `emograph launch GRAPH --report talk.html`. Needs no pixels; keeps pictures of faces only if asked to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from nodes.report.page import Facts, beside, write_page
+from nodes.report.tracks import Camera
+from pipeline import Buffer, Properties, Sink, UserError, pad
+from pipeline.monitor import Watch
+
+ACCOUNT_TIMEOUT = 0.5
+"""Seconds to wait for the final account; a stopped graph gives its nodes one second to close."""
+
+
+class Report(Sink):
+    """Writes an HTML report of a run: expressions over time and their shares, by camera and track; the ledger."""
+
+    sink = pad("ANY", needs="emotions", access="none")
+
+    class Properties(Properties):
+        location: str = Field(min_length=1, description="file to write, HTML")
+        thumbnails: bool = Field(
+            False, description="also a small picture of each face; without it the report holds no picture of anybody"
+        )
+
+    def open(self) -> None:
+        self._path = Path(self.props.location).expanduser()
+        self._check()
+        self._cameras = {name: Camera(name, self.props.thumbnails) for name in self.streams}
+        self._begin = time.time_ns()
+
+    def consume(self, buffer: Buffer) -> None:
+        # A recording has its own time; a camera's is the time of day.
+        at = buffer.pts if self.lossless else buffer.wall - self._begin
+        self._cameras[buffer.stream].add(max(0, at) / 1e9, buffer.regions)
+
+    def close(self) -> None:
+        facts = Facts(list(self._cameras.values()), self._begin, self.lossless, self.restarted, self._account())
+        try:
+            write_page(self._path, facts)
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror}") from None
+        self.log("info", f"wrote {self._path}")
+
+    def _check(self) -> None:
+        """Find out before the start what would fail at the end."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot create the folder {self._path.parent}: {error.strerror}") from None
+        if self._path.exists() and not self._path.is_file():  # a page takes the place of what is there
+            what = "a folder" if self._path.is_dir() else "no ordinary file"
+            raise UserError(f"cannot write {self._path}: it is {what}")
+        try:
+            trial = beside(self._path)
+            trial.touch()
+            trial.unlink()
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror}") from None
+
+    def _account(self) -> dict[str, Any] | None:
+        """The run's last snapshot: by now all frames have come home, or never will. None outside of a graph."""
+        if not self.monitor:
+            return None
+        newest = None
+        end = time.monotonic() + ACCOUNT_TIMEOUT
+        with contextlib.suppress(UserError), Watch(self.monitor) as viewer:
+            while (snapshot := viewer.receive(end - time.monotonic())) is not None:
+                newest = snapshot
+                if not any(camera["in_flight"] for camera in snapshot["cameras"].values()):
+                    break
+        return newest
