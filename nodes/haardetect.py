@@ -9,6 +9,7 @@ them together for several cameras at once.
 from __future__ import annotations
 
 import math
+import zlib
 from typing import Literal
 
 import cv2
@@ -107,7 +108,9 @@ class HaarDetect(Transform):
         stream = self._streams.get(buffer.stream)
         if stream is None:
             tracker = Tracker(self.props.track_confirm, self.props.track_gap)
-            stream = _Stream(self._detector, tracker, self.props.full_scan_interval, self.props.still_scan_interval)
+            phase = zlib.crc32(buffer.stream.encode()) / 2**32
+            intervals = self.props.full_scan_interval, self.props.still_scan_interval
+            stream = _Stream(self._detector, tracker, *intervals, phase)
             self._streams[buffer.stream] = stream
             self._announce(buffer)
         grey = _grey(buffer.frame, self.name)
@@ -135,14 +138,21 @@ class HaarDetect(Transform):
 
 
 class _Stream:
-    """One camera: the faces known in it, and when to search all of it again."""
+    """One camera: the faces known in it, and when to search all of it again.
 
-    def __init__(self, detector: FaceDetector, tracker: Tracker, scan_interval: float, still_interval: float) -> None:
+    phase: 0 to 1, when within an interval its searches fall due, so that cameras which started together do not all
+    search at the same moment.
+    """
+
+    def __init__(
+        self, detector: FaceDetector, tracker: Tracker, scan_interval: float, still_interval: float, phase: float
+    ) -> None:
         self.tracker = tracker
         self._detector = detector
         self._changes = ChangeMap()
         self._interval = scan_interval
         self._still_interval = still_interval
+        self._phase = phase
         self._next_sweep = self._next_full_sweep = self._now = -math.inf
         self._seconds = 0.0
         self._pts = self._captured = -1
@@ -166,16 +176,22 @@ class _Stream:
         """Known faces where they are expected; now and then what has changed, more seldom everything."""
         parts = [self._look(grey, track) for track in self.tracker.tracks]
         if now >= self._next_sweep:
-            self._next_sweep = now + self._interval
+            self._next_sweep = self._due(now, self._interval)
             known = [box for part in parts for box in part.boxes]
             everything = now >= self._next_full_sweep
             if everything:
-                self._next_full_sweep = now + self._still_interval
+                self._next_full_sweep = self._due(now, self._still_interval)
             areas = self._changes.take(grey, known, all_of_it=everything)
             places = self._detector.sweep(grey, areas, known).boxes if areas else []
             new = [box for box in places if all(iou(box, other) < SAME for other in known)]
             parts += [self._detector.look(grey, box) for box in new]
         return merged(parts)
+
+    def _due(self, now: float, interval: float) -> float:
+        """The next moment of the stream's own rhythm, at most `interval` seconds from now."""
+        if not interval:
+            return now
+        return (math.floor(now / interval - self._phase) + 1 + self._phase) * interval
 
     def _look(self, grey: np.ndarray, track: Track) -> Detections:
         """A face that was there a moment ago: a close look, and if that fails a wider one."""

@@ -181,12 +181,35 @@ def test_a_new_face_is_found_within_the_interval():
     with Harness(HaarDetect(full_scan_interval=0.2)) as h:
         h.push_all([empty])
         counts = [len(b.regions) for b in h.push_all(faces)]
-    # Frames are 33 ms apart: the first sweep was for the empty frame, the second is six frames later.
-    assert counts == [0] * 6 + [1] * 6
+    # Frames are 33 ms apart: the first sweep was for the empty frame, the second is at most six frames later.
+    assert 0 in counts
+    assert counts.index(1) <= 6
+    assert counts == sorted(counts)
 
 
-@pytest.mark.parametrize(("properties", "expected"), [({"still_scan_interval": 0}, 3), ({}, 1)])
-def test_between_full_scans_most_of_the_work_is_saved(monkeypatch, properties, expected):
+def test_cameras_that_start_together_do_not_search_everything_together(monkeypatch):
+    sweeps: dict[str, set[int]] = {}
+    plain = FaceDetector.sweep
+    now: list[Buffer] = []
+
+    def sweep(self, *rest):
+        sweeps.setdefault(now[-1].stream, set()).add(now[-1].pts)
+        return plain(self, *rest)
+
+    monkeypatch.setattr(FaceDetector, "sweep", sweep)
+    frames = camera(60, fps=30)
+    with Harness(HaarDetect(full_scan_interval=0.5, still_scan_interval=0), streams=("door", "desk")) as h:
+        for frame in frames:
+            for stream in ("door", "desk"):
+                now.append(h.buffer(frame.frame, stream=stream, pts=frame.pts))
+                h.push_all([now[-1]])
+    door, desk = sweeps["door"], sweeps["desk"]
+    assert min(len(door), len(desk)) >= 4
+    assert door & desk == {frames[0].pts}
+
+
+@pytest.mark.parametrize(("properties", "full"), [({"still_scan_interval": 0}, {3, 4}), ({}, {1, 2})])
+def test_between_full_scans_most_of_the_work_is_saved(monkeypatch, properties, full):
     searched = []
     plain = FaceDetector.sweep
 
@@ -196,8 +219,8 @@ def test_between_full_scans_most_of_the_work_is_saved(monkeypatch, properties, e
 
     monkeypatch.setattr(FaceDetector, "sweep", sweep)
     detect(camera(45, fps=30), full_scan_interval=0.5, **properties)
-    assert len(searched) <= 3
-    assert searched.count(1.0) == expected  # of 45 frames
+    assert len(searched) <= 4  # of 45 frames
+    assert searched.count(1.0) in full
 
 
 def test_a_covered_face_is_held_and_keeps_its_id():
