@@ -6,6 +6,7 @@ Shows all cameras on a page, live, with who is in view, timelines and the state 
 from __future__ import annotations
 
 import importlib.util
+
 from pydantic import Field, model_validator
 
 from nodes.narrator import Narrator, NarratorProperties

@@ -114,13 +114,14 @@ class Guard:
         if not self._token:
             return True
         scheme, _, given = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._is_token(given.strip()):
+        # Starlette reads headers as Latin-1; a client may have meant UTF-8.
+        if scheme.lower() == "bearer" and any(self._is_token(given.strip().encode(c)) for c in ("latin-1", "utf-8")):
             return True
         cookie = connection.cookies.get(self._cookie, "")
         return hmac.compare_digest(cookie.encode(), self._pass.encode())
 
-    def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(errors="replace"), self._token)
+    def _is_token(self, given: bytes) -> bool:
+        return hmac.compare_digest(given, self._token)
 
     async def _judge(self, request: Request) -> Response | None:
         """The answer to a request that may not pass, or that brings the token; None lets it pass."""
@@ -140,7 +141,7 @@ class Guard:
         return None if self._knows(request) else self._ask(request, "")
 
     def _welcome(self, request: Request, to: str, given: str) -> Response:
-        if not self._is_token(given):
+        if not self._is_token(given.encode(errors="replace")):
             return self._ask(request, "That is not the token.")
         if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             # A link on another site: behind a plain redirect the browser would keep the strict cookie to itself.

@@ -1,4 +1,4 @@
-// The overlay's colours, moved only as far as they must be to be seen on the page's background.
+// The overlay's colours, moved only as far as they must be to be seen on what lies behind them.
 
 const ENOUGH = 2.6 // contrast of a coloured area against what lies behind it
 

@@ -8,7 +8,7 @@ const SILENT_AFTER = 8000
 export const store = {
   cameras: [], // names
   labels: [],
-  colours: {}, // label -> colour that is seen on this page's background
+  colours: {}, // label -> colour that is seen on the dark plates of this page
   window: 300, // seconds of the timelines
   faces: {}, // camera -> { time, width, height, faces: [...] }
   tracks: new Map(), // visit -> Track
@@ -101,7 +101,7 @@ function setLabels(labels) {
 }
 
 function paint() {
-  const background = getComputedStyle(document.body).getPropertyValue("--panel").trim()
+  const background = getComputedStyle(document.body).getPropertyValue("--plate").trim()
   store.colours = Object.fromEntries(Object.entries(original).map(([k, colour]) => [k, adapt(colour, background)]))
 }
 

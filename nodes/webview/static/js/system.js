@@ -38,32 +38,35 @@ function showVitals(snapshot) {
   document.title = `${snapshot.graph} · emograph`
 }
 
-/** Fill a table in place: rows of [key, cells, state]; cells are texts. */
+/** Fill a table: rows of [cells, state], cells are texts; a row of one cell is a note to the row above. */
 function fill(table, heads, rows) {
-  if (!table.tHead) {
-    table.append(el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))), el("tbody"))
+  const key = rows.map(([cells]) => (cells.length > 1 ? cells[0] : "")).join()
+  if (table.dataset.key !== key || !table.tHead) {
+    table.dataset.key = key
+    const body = rows.map(([cells]) =>
+      cells.length > 1
+        ? el("tr", { "data-key": cells[0] }, el("th", { scope: "row" }), ...cells.slice(1).map(() => el("td")))
+        : el("tr", { class: "note" }, el("td", { colspan: heads.length })),
+    )
+    const head = el("tr", {}, ...heads.map((text) => el("th", { scope: "col" }, text)))
+    table.replaceChildren(el("thead", {}, head), el("tbody", {}, ...body))
   }
-  const body = table.tBodies[0]
-  while (body.rows.length > rows.length) body.lastChild.remove()
   rows.forEach(([cells, state], index) => {
-    const row = body.rows[index] ?? body.insertRow()
+    const row = table.tBodies[0].rows[index]
     if (row.dataset.state !== state) row.dataset.state = state
-    row.dataset.key = cells[0]
-    cells.forEach((text, column) => {
-      const cell = row.cells[column] ?? row.appendChild(el(column ? "td" : "th", column ? {} : { scope: "row" }))
-      write(cell, text)
-    })
+    cells.forEach((text, column) => write(row.cells[column], text))
   })
 }
 
 function showLedger({ cameras }) {
-  const rows = Object.entries(cameras).map(([name, camera]) => {
+  const rows = Object.entries(cameras).flatMap(([name, camera]) => {
     const dropped = sum(camera.dropped.map((drop) => drop.count))
     const why = reasons(camera.dropped.map((drop) => [`${drop.reason} in ${drop.node}`, drop.count]))
-    const cells = [name, count(camera.captured), count(camera.delivered), count(dropped), String(camera.in_flight), why || "none"]
-    return [cells, camera.up || camera.ended ? "good" : "bad"]
+    const state = camera.up || camera.ended ? "good" : "bad"
+    const cells = [name, count(camera.captured), count(camera.delivered), count(dropped), String(camera.in_flight)]
+    return dropped ? [[cells, state], [[`dropped: ${why}`], "good"]] : [[cells, state]]
   })
-  fill(find("ledger"), ["camera", "captured", "delivered", "dropped", "in flight", "why dropped"], rows)
+  fill(find("ledger"), ["camera", "captured", "delivered", "dropped", "in flight"], rows)
 }
 
 function showProcesses({ processes }) {

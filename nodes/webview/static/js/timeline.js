@@ -27,7 +27,7 @@ export class Timeline {
   build() {
     this.plot?.destroy()
     const style = getComputedStyle(document.body)
-    const [muted, line] = ["--muted", "--line"].map((name) => style.getPropertyValue(name).trim())
+    const [muted, line] = ["--muted", "--plate-line"].map((name) => style.getPropertyValue(name).trim())
     const axis = { stroke: muted, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" }
     // Drawn from the whole sum down: each next band covers the lower part of the one before.
     this.order = store.labels.map((_, index) => store.labels.length - 1 - index)
