@@ -113,7 +113,7 @@ function setLink(link) {
 
 /** A page that needs a token by now (the server was started with another one) asks for it. */
 async function checkToken() {
-  const answer = await fetch("/healthz").catch(() => null)
+  const answer = await fetch("/static/icon.svg", { cache: "no-store" }).catch(() => null)
   if (answer?.status === 401) location.reload()
 }
 
