@@ -4,7 +4,8 @@ import { el, lasting, percent, write } from "./format.js"
 import { store } from "./store.js"
 import { Timeline } from "./timeline.js"
 
-const STAYS = 12 // seconds that a face which has left is still listed; alone on the screen, as long as its timeline
+const STAYS = 8 // seconds that a face which has left is still listed; alone on the screen, as long as its timeline
+const ROWS = 3 // with those who have left a card lists no more than so many: it shall not jump
 
 export class FaceList {
   /** list: the <ul> to fill. tall: with a bar for each expression, and larger timelines. */
@@ -19,10 +20,11 @@ export class FaceList {
     const seen = store.faces[this.camera]?.faces ?? []
     const present = new Map(seen.map((face, index) => [face.visit ?? `untracked ${index}`, face]))
     const listed = new Map(present)
-    const stays = this.tall ? store.window : STAYS
-    for (const track of store.tracks.values()) {
-      if (track.camera === this.camera && !present.has(track.visit) && now - track.last < stays) listed.set(track.visit, null)
-    }
+    const [stays, rows] = this.tall ? [store.window, 50] : [STAYS, ROWS]
+    const gone = [...store.tracks.values()]
+      .filter((t) => t.camera === this.camera && !present.has(t.visit) && now - t.last < stays)
+      .sort((a, b) => b.last - a.last)
+    for (const track of gone.slice(0, Math.max(0, rows - present.size))) listed.set(track.visit, null)
     for (const [key, row] of this.rows) {
       if (!listed.has(key)) {
         row.close()
