@@ -27,6 +27,8 @@ links:
   - door ! page
 """
 
+FACE = ".face:not(.gone)"  # one that is in view
+
 LOCKED = """
 nodes:
   door: {type: testsrc, fps: 5}
@@ -65,15 +67,14 @@ def test_a_person_sees_all_of_it_live(graph: Launched, browser: Browser):
         still = "[...document.querySelectorAll('.camera .screen canvas')].map(canvas => canvas.toDataURL())"
         before = page.evaluate(still)
         seen.wait(f"before => {still}.every((picture, n) => picture !== before[n])", before)
-        # Faces, with expression and confidence; their timelines grow.
-        seen.wait("document.querySelectorAll('.camera .face .timeline canvas').length === 3")
-        assert page.locator('[data-camera="door"] .face').count() == 1
-        assert page.locator('[data-camera="desk"] .face').count() == 2
-        line = page.locator('[data-camera="door"] .face-line').inner_text()
-        assert re.search(r"#1\s+\w+\s+\d+ %", line)
-        first = page.evaluate("document.querySelector('.timeline canvas').toDataURL()")
-        seen.wait("first => document.querySelector('.timeline canvas').toDataURL() !== first", first)
-        box = page.locator('[data-camera="door"] .timeline').bounding_box()
+        # Faces, with expression and confidence; their timelines grow. (On a busy machine a track may break.)
+        for camera, faces in (("door", 1), ("desk", 2)):
+            seen.wait(f"document.querySelectorAll('[data-camera={camera}] {FACE} .timeline canvas').length === {faces}")
+        line = page.evaluate(f"document.querySelector('[data-camera=door] {FACE} .face-line').innerText")
+        assert re.search(r"#\d+\s+\w+\s+\d+ %", line)
+        timeline = f"document.querySelector('[data-camera=door] {FACE} .timeline canvas')?.toDataURL()"
+        seen.wait(f"first => {timeline} !== first", page.evaluate(timeline))
+        box = page.locator(f"[data-camera=door] {FACE} .timeline").first.bounding_box()
         assert box
         page.mouse.move(box["x"] + box["width"] - 2, box["y"] + 10)
         seen.wait("!document.getElementById('tip').hidden")
@@ -102,9 +103,9 @@ def test_one_camera_alone_with_the_keyboard(graph: Launched, browser: Browser):
         seen.wait("document.querySelector('#focus .screen canvas').dataset.number > 0")
         assert page.locator("#focus-title").inner_text() == "door"
         assert page.locator("#focus .screen canvas").get_attribute("width") == "640"
-        seen.wait("document.querySelectorAll('#focus .bars dt').length === 7")
+        seen.wait(f"document.querySelectorAll('#focus {FACE} .bars dt').length === 7")
         page.keyboard.press("ArrowRight")
-        seen.wait("document.querySelectorAll('#focus .face').length === 2")
+        seen.wait(f"document.querySelectorAll('#focus {FACE}').length === 2")
         assert page.locator("#focus-title").inner_text() == "desk"
         assert page.url.endswith("#camera=desk")
         page.keyboard.press("Escape")

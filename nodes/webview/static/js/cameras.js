@@ -104,7 +104,7 @@ export function start(open) {
       section.append(card.element)
       seen.observe(card.element)
     }
-    section.dataset.count = store.cameras.length
+    section.dataset.size = store.cameras.length <= 4 ? "large" : store.cameras.length <= 9 ? "medium" : "small"
   })
   on("faces", () => cards.forEach((card) => card.updateFaces()))
   on("samples", () => cards.forEach((card) => card.updateFaces()))
