@@ -36,6 +36,7 @@ _POLICY = (
     "form-action 'self'; frame-ancestors 'none'"
 )
 HEADERS = {
+    "Cache-Control": "no-cache",  # kept, but never used unasked: after an update the page is all new
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",

@@ -48,6 +48,9 @@ class History:
     def see(self, event: Event) -> None:
         if event["kind"] == "observation":
             self._observe(event)
+        elif event["kind"] == "status":
+            if event["what"] != "up" and self.faces.pop(event["camera"], None):
+                self.changed += 1
         elif event["kind"] == "change":
             key = event["camera"], event["track"]
             if event["what"] == "appeared":

@@ -63,7 +63,7 @@ def application(hub: Hub, guard: Callable[[ASGIApp], ASGIApp]) -> ASGIApp:
     """All that the page consists of."""
 
     async def page(request: Request) -> Response:
-        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+        return FileResponse(STATIC / "index.html")
 
     async def metrics(request: Request) -> Response:
         healthy, _ = health(hub.snapshot, hub.snapshot_age)

@@ -62,3 +62,11 @@ def test_another_models_labels_begin_a_new_history():
     samples, _ = history.since(position)
     assert history.labels == ("yes", "no")
     assert [sample.label for sample in samples] == [sample.label for sample in history.since(0)[0]] == ["yes"]
+
+
+def test_nobody_is_in_view_of_a_camera_that_is_down():
+    history = History(seconds=100)
+    history.see({**observed(1), "regions": observed(1, 7)["regions"]})  # not followed: nobody says that it left
+    assert history.faces["door"]["faces"]
+    history.see({"kind": "status", "camera": "door", "what": "down"})
+    assert history.faces == {}

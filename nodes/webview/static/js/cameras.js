@@ -92,8 +92,8 @@ export function start(open) {
     for (const entry of entries) cards.get(entry.target.dataset.camera)?.see(entry.isIntersecting)
   })
   on("hello", () => {
-    const same = [...cards.keys()].join() === store.cameras.join()
-    if (same) return
+    for (const card of cards.values()) card.faces.clear() // visits count anew where the server is another
+    if ([...cards.keys()].join() === store.cameras.join()) return
     for (const card of cards.values()) hide(card.canvas)
     cards.clear()
     seen.disconnect()

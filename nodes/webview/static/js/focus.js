@@ -65,6 +65,7 @@ export function start() {
   on("theme", () => faces?.clear())
   let asked = new URLSearchParams(location.hash.slice(1)).get("camera")
   on("hello", () => {
+    faces?.clear()
     if (asked) open(asked)
     asked = null
   })

@@ -56,7 +56,7 @@ const listeners = {}
 let original = {} // the colours as the overlay has them
 let heard = 0
 
-/** what: hello, faces, samples, snapshot, link, theme. */
+/** what: hello, faces, samples, snapshot, link; theme: colours or labels are others. */
 export function on(what, listener) {
   ;(listeners[what] ??= []).push(listener)
 }
@@ -98,6 +98,7 @@ function setLabels(labels) {
   store.labels = labels
   store.tracks.clear()
   paint()
+  tell("theme")
 }
 
 function paint() {
