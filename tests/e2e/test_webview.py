@@ -185,6 +185,7 @@ def test_a_camera_that_is_away_says_since_when_and_why(browser: Browser, tmp_pat
             seen.wait("document.querySelector('[data-camera=door]').dataset.state === 'down'")
             text = seen.page.locator(".camera .away").inner_text()
             assert re.search(r"Down since \d+:\d+:\d+ \(\d+ s\)\n\S+", text)
+            seen.wait("document.querySelector('[data-node=door]').dataset.state === 'bad'")
             assert json.load(urlopen(run.url + "healthz"))["cameras_away"]["door"]["since_ns"] > 0
             with camera(port) as second:
                 seen.wait("document.querySelector('[data-camera=door]').dataset.state === 'up'")

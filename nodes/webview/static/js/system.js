@@ -99,11 +99,13 @@ function figures(name, snapshot) {
   const node = snapshot.nodes[name]
   const process = snapshot.processes[node.process]
   const { work_ms: work, batch_items: batch } = node.metrics
+  const camera = snapshot.cameras[name]
+  const away = camera && !camera.up && !camera.ended && camera.since > 0
   // What a source drops stands in its ledger alone.
-  const own = snapshot.cameras[name]?.dropped.filter((drop) => drop.node === name).map((d) => [d.reason, d.count])
+  const own = camera?.dropped.filter((drop) => drop.node === name).map((d) => [d.reason, d.count])
   const drops = own ?? Object.entries(node.dropped)
   return {
-    state: process.state,
+    state: away && process.state === "PLAYING" ? "CAMERA DOWN" : process.state,
     fps: node.kind === "sink" || node.kind === "source" ? node.in_fps : node.fps,
     work: work ? `${ms(work.p50)} / ${ms(work.p95)} ms` : "–",
     batch: batch ? batch.mean.toFixed(1) : "",
