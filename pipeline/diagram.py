@@ -5,7 +5,8 @@ Only names, types and processes are drawn; properties stay out, since they may h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from pipeline.plan import NodePlan, Plan
@@ -73,14 +74,30 @@ def dot(plan: Plan) -> str:
     return "\n".join([*lines, "}"])
 
 
-def svg(plan: Plan) -> str:
-    """A drawing in columns by distance from the sources; readable on light and dark pages."""
-    width, height, gap_x, gap_y, margin = 132, 46, 64, 22, 18
-    column: dict[str, int] = {}
-    for node in plan.nodes.values():  # in order of flow: what feeds a node has its column already
-        feeders = [column[a] for a, b, _ in _links(plan) if b == node.name]
-        column[node.name] = max(feeders) + 1 if feeders else 0
-    columns: list[list[str]] = [[] for _ in range(max(column.values()) + 1)]
+@dataclass(frozen=True)
+class Layout:
+    """A drawing of a graph in columns by distance from the sources. All numbers are in pixels.
+
+    place: node -> (x, y) of its box's upper left corner. links: (from, to) -> an SVG path between the two boxes.
+    """
+
+    width: float
+    height: float
+    box: tuple[float, float]
+    place: dict[str, tuple[float, float]]
+    links: dict[tuple[str, str], str]
+
+
+def layout(
+    nodes: Mapping[str, Sequence[str]], box: tuple[float, float] = (132, 46), gap: tuple[float, float] = (64, 22)
+) -> Layout:
+    """Lay out `nodes`: name -> the nodes it feeds, in order of flow, so that what feeds a node comes before it."""
+    (width, height), (gap_x, gap_y), margin = box, gap, 18
+    column = dict.fromkeys(nodes, 0)
+    for name, targets in nodes.items():
+        for target in targets:
+            column[target] = max(column[target], column[name] + 1)
+    columns: list[list[str]] = [[] for _ in range(max(column.values(), default=0) + 1)]
     for name, index in column.items():
         columns[index].append(name)
     tallest = max(len(names) for names in columns)
@@ -91,6 +108,21 @@ def svg(plan: Plan) -> str:
         top = (total_h - len(names) * (height + gap_y) + gap_y) / 2
         for row, name in enumerate(names):
             place[name] = (margin + index * (width + gap_x), top + row * (height + gap_y))
+    links: dict[tuple[str, str], str] = {}
+    for a, targets in nodes.items():
+        for b in targets:
+            (x1, y1), (x2, y2) = place[a], place[b]
+            x1, y1, y2 = x1 + width, y1 + height / 2, y2 + height / 2
+            bend = (x2 - x1) / 2
+            links[a, b] = f"M{x1:.0f} {y1:.0f}C{x1 + bend:.0f} {y1:.0f} {x2 - bend:.0f} {y2:.0f} {x2 - 1:.0f} {y2:.0f}"
+    return Layout(total_w, total_h, box, place, links)
+
+
+def svg(plan: Plan) -> str:
+    """A drawing in columns by distance from the sources; readable on light and dark pages."""
+    links = _links(plan)
+    drawing = layout({name: [b for a, b, _ in links if a == name] for name in plan.nodes})
+    total_w, total_h, (width, height), place = drawing.width, drawing.height, drawing.box, drawing.place
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total_w} {total_h:.0f}" width="{total_w}" '
         f'height="{total_h:.0f}" font-family="system-ui, sans-serif" role="img">',
@@ -108,12 +140,9 @@ def svg(plan: Plan) -> str:
             f'<rect x="{x:.0f}" y="{y:.0f}" width="{w:.0f}" height="{h:.0f}" rx="12" fill="none" stroke="#889" '
             f'stroke-dasharray="5 4"><title>process {escape(process)}</title></rect>'
         )
-    for a, b, cameras in _links(plan):
-        (x1, y1), (x2, y2) = place[a], place[b]
-        x1, y1, y2 = x1 + width, y1 + height / 2, y2 + height / 2
-        bend = (x2 - x1) / 2
+    for a, b, cameras in links:
         parts.append(
-            f'<path d="M{x1:.0f} {y1:.0f}C{x1 + bend:.0f} {y1:.0f} {x2 - bend:.0f} {y2:.0f} {x2 - 1:.0f} {y2:.0f}" '
+            f'<path d="{drawing.links[a, b]}" '
             f'fill="none" stroke="#667" stroke-width="{1.2 + 0.5 * (len(cameras) > 1)}" marker-end="url(#tip)">'
             f"<title>{escape(', '.join(cameras))}</title></path>"
         )

@@ -9,14 +9,13 @@ A line an event: aligned and coloured on a terminal, the same without colour whe
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from pipeline.events import Event, Subscription, subscribe
+from pipeline.jsonlines import json_line
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -76,25 +75,11 @@ def _with_hint(events: Subscription) -> Iterable[Event]:
 
 def as_json_line(event: Event) -> str:
     """One event as a line of JSON: the fields of the wire, `time` (ISO 8601, UTC) and `lost`."""
-    fields = {"time": _iso(event), "lost": event.lost, **event.fields}
-    return json.dumps(finite(fields), separators=(",", ":"), allow_nan=False, default=repr)
-
-
-def finite(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity (null takes their place), and only strings as keys."""
-    if isinstance(value, dict):
-        return {str(key): finite(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json_line(event.fields, lost=event.lost)
 
 
 def _json_writer() -> Any:
     return lambda event: print(as_json_line(event), flush=True)
-
-
-def _iso(event: Event) -> str:
-    return event.time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 # Lines -----------------------------------------------------------------------------------------------------

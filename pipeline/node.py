@@ -37,6 +37,9 @@ Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
 """Property type for durations: seconds, or a string with a unit."""
 
 
+SECRET: dict[str, Any] = {"writeOnly": True}
+"""`Field(json_schema_extra=SECRET)`: the property's value is shown to nobody (JSON Schema's word for passwords)."""
+
 RESERVED = frozenset({"name", "streams", "type", "process", "replicas"})
 """Keys of a node in a graph file that are not its own properties."""
 
@@ -216,5 +219,12 @@ def check_properties(cls: type[Node], given: dict[str, Any], name: str) -> Any:
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "missing":
             raise GraphError(f"{name}: {type_name} needs the property '{key}'") from None
-        where = f"property '{key}' of {type_name}" if key else type_name
-        raise GraphError(f"{name}: {where} is {given.get(key)!r}: {message}") from None
+        if not key:  # the properties do not go together
+            raise GraphError(f"{name}: {message}") from None
+        value = "" if is_secret(cls, key) else f" is {given.get(key)!r}"
+        raise GraphError(f"{name}: property '{key}' of {type_name}{value}: {message}") from None
+
+
+def is_secret(cls: type[Node], key: str) -> bool:
+    extra = cls.Properties.model_fields[key].json_schema_extra if key in cls.Properties.model_fields else None
+    return isinstance(extra, dict) and extra.get("writeOnly") is True

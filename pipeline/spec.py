@@ -216,7 +216,7 @@ def _set_graph(spec: GraphSpec, key: str, value: Any, where: str) -> None:
 def _set(spec: GraphSpec, setting: str) -> None:
     """One `--set node.property=value` (or `mode=...`, `latency_budget=...`)."""
     key, equals, text = setting.partition("=")
-    where = f"--set {setting}"
+    where = f"--set {key}"  # without the value, which may be a secret
     if not equals:
         raise GraphError(f"{where}: write node.property=value")
     name, dot, prop = key.partition(".")

@@ -11,7 +11,6 @@ again and again.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -29,7 +28,7 @@ from rich.text import Text
 from pipeline import status
 from pipeline.console import print_table
 from pipeline.errors import UserError
-from pipeline.events_cli import finite
+from pipeline.jsonlines import dumps
 from pipeline.monitor import Watch, locate
 
 FIRST_TIMEOUT = 5.0
@@ -102,7 +101,7 @@ def _each(viewer: Watch, first: dict[str, Any], write: Any) -> dict[str, Any] | 
 
 
 def _print_json(snapshot: dict[str, Any]) -> None:
-    print(json.dumps(finite(snapshot), separators=(",", ":"), allow_nan=False, default=repr), flush=True)
+    print(dumps(snapshot), flush=True)
 
 
 class _Repeated:

@@ -82,3 +82,20 @@ def test_pictures_show_every_node_and_link():
 def test_pictures_show_no_credentials():
     plan = expand(parse_launch('numbers name=a ! record path="rtsp://me:s3cret@host"'))
     assert not any("s3cret" in draw(plan) for draw in diagram.FORMATS.values())
+
+
+def test_a_drawing_goes_from_left_to_right():
+    nodes = {
+        "door": ["faces"],
+        "desk": ["mood"],
+        "faces": ["mood"],
+        "mood": ["draw", "events"],
+        "draw": [],
+        "events": [],
+    }
+    drawing = diagram.layout(nodes, box=(100, 40), gap=(50, 20))
+    x = {name: place[0] for name, place in drawing.place.items()}
+    assert all(x[a] + 100 < x[b] for a, targets in nodes.items() for b in targets)
+    assert len(set(drawing.place.values())) == len(nodes)
+    assert drawing.links.keys() == {(a, b) for a, targets in nodes.items() for b in targets}
+    assert all(0 <= px <= drawing.width - 100 and 0 <= py <= drawing.height - 40 for px, py in drawing.place.values())

@@ -1,0 +1,99 @@
+"""Who is in view of each camera, and what their faces showed in the last minutes: what the page's timelines draw.
+
+Made of the same events that subscribers get. Bounded in time and in number, whatever comes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+from nodes.narrator import Event
+
+RATE = 2.0
+"""Samples per second and face."""
+LIMIT = 60_000
+"""Samples of all faces together that are kept at the most."""
+
+
+class Sample(NamedTuple):
+    """One face at one time. visit: counts appearances, so that a track id that is used again begins anew.
+    at: UTC ms. probabilities: in the order of `History.labels`."""
+
+    visit: int
+    camera: str
+    track: int
+    at: int
+    label: str | None
+    probabilities: tuple[float, ...]
+
+
+class History:
+    """Fed with events in their order. labels: the classifier's, in its order; empty before the first face."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.labels: tuple[str, ...] = ()
+        self.faces: dict[str, dict[str, Any]] = {}
+        """camera -> who is in view now: time (UTC ms), width, height (pixels), faces (maps of visit, track, label,
+        score, box, probabilities)."""
+        self.changed = 0
+        """Counts what `faces` has seen, for who wants to know whether there is news."""
+        self._samples: deque[Sample] = deque()
+        self._dropped = 0
+        self._due: dict[str, float] = {}
+        self._visits: dict[tuple[str, int], int] = {}
+        self._visit = 0
+
+    def see(self, event: Event) -> None:
+        if event["kind"] == "observation":
+            self._observe(event)
+        elif event["kind"] == "status":
+            if event["what"] != "up" and self.faces.pop(event["camera"], None):
+                self.changed += 1
+        elif event["kind"] == "change":
+            key = event["camera"], event["track"]
+            if event["what"] == "appeared":
+                self._visit += 1
+                self._visits[key] = self._visit
+            elif event["what"] == "left":
+                visit = self._visits.pop(key, None)
+                seen = self.faces.get(event["camera"])
+                if seen:
+                    seen["faces"] = [face for face in seen["faces"] if face["visit"] != visit]
+                    self.changed += 1
+
+    def since(self, position: int, limit: int = 2000) -> tuple[list[Sample], int]:
+        """Up to `limit` samples from `position` on, and the position behind them. Who starts begins at 0."""
+        first = max(0, position - self._dropped)
+        found = [self._samples[i] for i in range(first, min(first + limit, len(self._samples)))]
+        return found, self._dropped + first + len(found)
+
+    def _observe(self, event: Event) -> None:
+        camera, at = event["camera"], event["time_ns"] // 1_000_000
+        faces = []
+        for region in event["regions"]:
+            probabilities = region["probabilities"] or {}
+            if probabilities and tuple(probabilities) != self.labels:
+                self.labels = tuple(probabilities)
+                self._dropped += len(self._samples)
+                self._samples.clear()  # another model's: they cannot stand in one picture
+            faces.append(
+                {
+                    "visit": self._visits.get((camera, region["track"])), "track": region["track"],
+                    "label": region["label"], "score": region["score"], "box": region["box"],
+                    "probabilities": [round(p, 3) for p in probabilities.values()],
+                }
+            )  # fmt: skip
+        self.faces[camera] = {"time": at, "width": event["width"], "height": event["height"], "faces": faces}
+        self.changed += 1
+        if at >= self._due.get(camera, 0) or at < self._due[camera] - 2e3 / RATE:
+            self._due[camera] = at + 1e3 / RATE
+            for face in faces:
+                if face["visit"] is not None and face["probabilities"]:
+                    values = tuple(face["probabilities"])
+                    self._samples.append(Sample(face["visit"], camera, face["track"], at, face["label"], values))
+            oldest = at - self.seconds * 1e3
+            while self._samples and (self._samples[0].at < oldest or len(self._samples) > LIMIT):
+                self._samples.popleft()
+                self._dropped += 1
