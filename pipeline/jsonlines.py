@@ -1,4 +1,4 @@
-"""What comes off a socket as lines of strict JSON: events (`emograph events --json`, a WebSocket), snapshots (`top`)."""
+"""Strict JSON of what comes off a socket: events (`emograph events --json`, a WebSocket) and snapshots (`top`)."""
 
 from __future__ import annotations
 
