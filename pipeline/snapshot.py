@@ -61,7 +61,7 @@ class NodeNow(TypedDict):
 
 
 class ProcessNow(TypedDict):
-    """cpu: cores in use; rss_mb: resident memory without what is shared, 10^6 bytes."""
+    """cpu: cores in use; rss_mb: memory, what is shared counted in part, 10^6 bytes."""
 
     nodes: list[str]
     pid: int | None

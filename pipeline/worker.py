@@ -36,6 +36,8 @@ from pipeline.wire import pack
 
 REPORT_INTERVAL = 0.5
 """Seconds between reports on the bus; they are the heartbeat too."""
+MEMORY_INTERVAL = 5.0
+"""Seconds between two looks at the memory in use: the kernel walks all page tables for each."""
 LOGS_PER_REPORT = 50
 """Messages that a process may post between two reports; the rest is counted."""
 _SLICE_NS = 10_000_000
@@ -72,7 +74,8 @@ class Worker:
         self._announced_drained: set[str] = set()
         self._announced_passed: set[str] = set()
         self._traces: list[Any] = []
-        self._next_report = 0.0
+        self._next_report = self._next_memory = 0.0
+        self._memory = 0
         self._next_tick: dict[str, float] = {}
 
     # Construction --------------------------------------------------------------------------------------
@@ -242,14 +245,14 @@ class Worker:
             self._logs_dropped = 0
         runners: dict[str, Runner | SourceRunner] = {**self.sources, **self.runners}
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        with open("/proc/self/statm") as statm:
-            pages = statm.read().split()
+        if now >= self._next_memory:
+            self._next_memory = now + MEMORY_INTERVAL
+            self._memory = memory_in_use()
         self.say(
             "stats",
             nodes={name: runner.stats.report() for name, runner in runners.items()},
             cpu=usage.ru_utime + usage.ru_stime,
-            # Resident without shared pages: the slots are the sources', counted once, elsewhere.
-            rss=(int(pages[1]) - int(pages[2])) * resource.getpagesize(),
+            rss=self._memory,
             garbage=self.garbage,
         )
         if self._traces:
@@ -378,6 +381,19 @@ class Worker:
             if runner.passed and name not in self._announced_passed:
                 self._announced_passed.add(name)
                 self.say("passed", node=name)
+
+
+def memory_in_use() -> int:
+    """Bytes of memory that this process is answerable for: pages that it shares with others (those inherited from the
+    spawner, libraries) count in part, frame slots not at all, since they are their sources'."""
+    try:
+        with open("/proc/self/smaps_rollup") as lines:
+            sizes = {key: int(value.split()[0]) for key, _, value in (line.partition(":") for line in lines) if value}
+        return (sizes["Pss_Anon"] + sizes["Pss_File"]) * 1024
+    except (OSError, KeyError, ValueError, IndexError):  # an older kernel
+        with open("/proc/self/statm") as statm:
+            pages = statm.read().split()
+        return (int(pages[1]) - int(pages[2])) * resource.getpagesize()
 
 
 def work() -> None:

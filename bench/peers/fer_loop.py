@@ -7,7 +7,7 @@ import time
 from itertools import cycle
 
 import cv2
-from fer import FER
+from fer.fer import FER
 
 
 def main() -> None:
