@@ -48,6 +48,8 @@ def bench(
     if videos is not None:
         settings.videos = videos
     result: Result = importlib.import_module(f"bench.{name}").run(settings)
+    for unknown in sorted(set(settings.only) - settings.offered):
+        raise UserError(f"nothing in {name} is called '{unknown}'{did_you_mean(unknown, settings.offered)}")
     if as_json:
         print(json.dumps(result.as_dict(settings)))
     else:

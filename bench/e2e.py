@@ -143,8 +143,6 @@ class _Stream:
 
 def _fer(clips: list[Path], settings: Settings, result: Result) -> float | None:
     """Frames/s of the `fer` package, frame by frame, as its documentation shows it."""
-    if not settings.wants("fer") and settings.only != ("efficiency",):
-        return None
     command = [settings.python, str(PEER), str(settings.seconds), *map(str, clips)]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)

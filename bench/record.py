@@ -38,7 +38,12 @@ class Settings:
     python: str = sys.executable
     """The interpreter that has the peers."""
 
+    offered: set[str] = field(default_factory=set)
+    """Contestants that the benchmark has asked about."""
+
     def wants(self, contestant: str) -> bool:
+        """Whether a contestant (or a part of a benchmark) shall run."""
+        self.offered.add(contestant)
         return not self.only or contestant in self.only
 
 

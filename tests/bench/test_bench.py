@@ -27,6 +27,9 @@ def test_the_command_lists_and_names_what_it_has():
     wrong = emograph("bench", "trnsport")
     assert wrong.returncode == 1
     assert wrong.stderr.strip() == "emograph: error: no benchmark is called 'trnsport'; did you mean 'transport'?"
+    nobody = emograph("bench", "transport", "--only", "pyzqm")
+    assert nobody.returncode == 1
+    assert nobody.stderr.strip() == "emograph: error: nothing in transport is called 'pyzqm'; did you mean 'pyzmq'?"
 
 
 def test_a_result_says_where_and_how_it_was_measured(tmp_path: Path):
