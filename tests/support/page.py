@@ -131,7 +131,15 @@ def a_snapshot(**about: Any) -> dict[str, Any]:
     work = {"mean": 20.0, "p50": 20.0, "p95": 40.0, "max": 50.0, "per_s": 15.0}
 
     def node(name: str, type_: str, kind: str, links: list[str], **more: Any) -> dict[str, Any]:
-        place = {"type": type_, "kind": kind, "process": name, "base": name, "streams": ["door"], "links": links}
+        place = {
+            "type": type_,
+            "kind": kind,
+            "process": name,
+            "base": name,
+            "settings": {},
+            "streams": ["door"],
+            "links": links,
+        }
         return {**place, **figures, **more}
 
     def process(name: str) -> dict[str, Any]:
@@ -153,5 +161,5 @@ def a_snapshot(**about: Any) -> dict[str, Any]:
             "page": node("page", "webview", "sink", []),
         },
         "processes": {name: process(name) for name in ("door", "faces", "page")},
-        "messages": [], "garbage": 0, **about,
+        "messages": [], "errors": [], "garbage": 0, **about,
     }  # fmt: skip
