@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from bench.record import Result, Row, Settings, middle
+from nodes.capture.reader import quieten
 from nodes.facedetector import CASCADES
 from nodes.haardetect import HaarDetect
 from nodes.tracker import iou
@@ -94,6 +95,7 @@ def run(settings: Settings) -> Result:
 
 
 def _read(path: Path) -> Clip:
+    quieten()
     video = cv2.VideoCapture(str(path))
     fps = video.get(cv2.CAP_PROP_FPS) or 30.0
     frames = []

@@ -21,6 +21,7 @@ import cv2
 
 from bench.graphs import Measured, measure
 from bench.record import Result, Row, Settings, middle, percentile
+from nodes.capture.reader import quieten
 from nodes.emotion.node import Emotion
 from nodes.haardetect import HaarDetect
 from pipeline import Buffer, UserError
@@ -32,6 +33,7 @@ PEER = Path(__file__).parent / "peers" / "fer_loop.py"
 def run(settings: Settings) -> Result:
     """The three parts; `--only efficiency`, `--only live`, `--only growth` for one of them."""
     result = Result("e2e")
+    quieten()
     clips = sorted(settings.videos.glob("*.m[kp][v4]"))
     if not clips:
         raise UserError(f"no clips in {settings.videos}; name a folder of videos with faces: --videos DIR")

@@ -1,6 +1,6 @@
 """source -> hop -> hop -> sink in processes of their own, over raw pyzmq, imagezmq or multiprocessing.Queue.
 
-    python bench/peers/chain.py pyzmq MARKS SECONDS CAMERAS FPS
+    python bench/peers/chain.py pyzmq FOLDER/MARKS SECONDS CAMERAS FPS
 
 Each as its documentation shows it, with as many frames on the way as emograph has slots where it can be told.
 """
@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import os
 import sys
-import tempfile
 import time
 from typing import Any
 
@@ -121,29 +120,24 @@ def hop(transport: Any, index: int) -> None:
 
 def sink(transport: Any, marks: str, seconds: float) -> None:
     receive, meter = transport.receiver(LINKS - 1), Meter(marks, seconds)
-    more = True
-    while more:
+    while True:
         header, frame = receive()
         stamps = [*json.loads(header), time.monotonic_ns()]
         touch(transport.pixels(frame))
-        more = meter.frame(stamps)
+        meter.frame(stamps)
 
 
 def main() -> None:
     name, marks, seconds, cameras, fps = sys.argv[1:]
     multiprocessing.set_start_method("fork")
-    with tempfile.TemporaryDirectory() as folder:
-        transport = {"pyzmq": Pyzmq, "imagezmq": Imagezmq, "queue": Queue}[name](folder)
-        last = multiprocessing.Process(target=sink, args=(transport, marks, float(seconds)))
-        others = [multiprocessing.Process(target=hop, args=(transport, index)) for index in (1, 0)]
-        others += [multiprocessing.Process(target=source, args=(transport, float(fps))) for _ in range(int(cameras))]
-        for process in (last, *others):
-            process.start()
-        last.join()
-        for process in others:
-            process.kill()
-            process.join()
-        os._exit(0)  # queues would wait for readers that are gone
+    transport = {"pyzmq": Pyzmq, "imagezmq": Imagezmq, "queue": Queue}[name](os.path.dirname(marks))
+    processes = [multiprocessing.Process(target=sink, args=(transport, marks, float(seconds)))]
+    processes += [multiprocessing.Process(target=hop, args=(transport, index)) for index in (1, 0)]
+    processes += [multiprocessing.Process(target=source, args=(transport, float(fps))) for _ in range(int(cameras))]
+    for process in processes:
+        process.start()
+    for process in processes:  # until whoever measures has seen enough, and kills all of us
+        process.join()
 
 
 if __name__ == "__main__":

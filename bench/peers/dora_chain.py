@@ -1,6 +1,6 @@
 """source -> hop -> hop -> sink as a dora-rs dataflow, with its defaults.
 
-    python bench/peers/dora_chain.py MARKS SECONDS CAMERAS FPS
+    python bench/peers/dora_chain.py FOLDER/MARKS SECONDS CAMERAS FPS
 
 The same file is the dataflow's every node: `ROLE` in the environment says which.
 """
@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -50,8 +49,7 @@ def sink() -> None:
         if event["type"] == "INPUT":
             stamps = [*event["metadata"]["stamps"], time.monotonic_ns()]
             touch(event["value"].to_numpy().reshape(HEIGHT, WIDTH, 3))
-            if not meter.frame(stamps):
-                os._exit(0)
+            meter.frame(stamps)
 
 
 def main() -> None:
@@ -70,10 +68,10 @@ def main() -> None:
             lines += ["    inputs:", *(f"      {other}: {other}/frame" for other in inputs)]
         if role != "sink":
             lines += ["    outputs:", "      - frame"]
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "dataflow.yml").write_text("\n".join(lines) + "\n")
-        dora = shutil.which("dora", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-        subprocess.run([dora or "dora", "run", "dataflow.yml"], cwd=folder, stdout=sys.stderr, check=False)
+    folder = Path(marks).parent
+    (folder / "dataflow.yml").write_text("\n".join(lines) + "\n")
+    dora = shutil.which("dora", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    subprocess.run([dora or "dora", "run", "dataflow.yml"], cwd=folder, stdout=sys.stderr, check=False)
 
 
 if __name__ == "__main__":

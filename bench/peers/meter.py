@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 
 import numpy as np
@@ -32,25 +33,26 @@ class Meter:
         self._frames = 0
         self._latencies: list[int] = []
 
-    def frame(self, stamps: list[int]) -> bool:
-        """A frame has arrived; False when the measurement is over."""
+    def frame(self, stamps: list[int]) -> None:
+        """A frame has arrived. After the last one it waits to be killed, so that its CPU time can be read."""
         now = time.monotonic()
         self._first = self._first or now
         if not self._begin:
             if now - self._first >= WARM_UP:
                 self._begin = now
                 self._mark({"begin": now})
-            return True
+            return None
         self._frames += 1
         self._latencies += [b - a for a, b in zip(stamps[::2], stamps[1::2], strict=True)]
         if now - self._begin < self._seconds:
-            return True
+            return None
         ordered = sorted(self._latencies)
         self._mark({
             "frames": self._frames, "seconds": now - self._begin,
             "p50_ms": ordered[len(ordered) // 2] / 1e6, "p99_ms": ordered[int(len(ordered) * 0.99)] / 1e6,
         })  # fmt: skip
-        return False
+        while True:
+            signal.pause()
 
     def _mark(self, what: dict[str, float]) -> None:
         with open(self._marks, "a") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -70,15 +71,23 @@ def test_touch_reads_every_page_of_a_frame():
 
 
 def test_the_meter_counts_after_the_warm_up_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Over(Exception):
+        pass
+
+    def pause() -> None:
+        raise Over
+
     now = 100.0
     monkeypatch.setattr("bench.peers.meter.time.monotonic", lambda: now)
+    monkeypatch.setattr("bench.peers.meter.signal.pause", pause)
     marks = tmp_path / "marks"
     meter = Meter(str(marks), 2.0)
-    more, frames = True, 0
-    while more:
-        more = meter.frame([0, 2_000_000, 5_000_000, 6_000_000])
-        frames += 1
-        now += 0.1
+    frames = 0
+    with contextlib.suppress(Over):
+        while True:
+            frames += 1
+            meter.frame([0, 2_000_000, 5_000_000, 6_000_000])
+            now += 0.1
     begin, end = (json.loads(line) for line in marks.read_text().splitlines())
     assert begin["begin"] >= 101
     assert end["frames"] in (20, 21)

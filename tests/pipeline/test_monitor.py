@@ -96,7 +96,8 @@ def test_rates_ledger_and_restarts_of_a_real_run(env: dict[str, str]):
 
 
 def test_a_source_whose_process_was_killed_is_not_up(env: dict[str, str]):
-    with launched(env) as (_, endpoint):
+    graph = "numbers name=a num_buffers=0 fps=20 slow_reopen=3s ! nothing"
+    with launched(env, graph=graph) as (_, endpoint):
         playing = until(endpoint, lambda s: s["cameras"]["a"]["delivered"])
         os.kill(playing["processes"]["a"]["pid"], signal.SIGKILL)
         down = until(endpoint, lambda s: not s["cameras"]["a"]["up"])["cameras"]["a"]

@@ -39,12 +39,15 @@ class Numbers(Source):
         height: int = 48
         live: bool = False
         force_paced: bool = Field(False, description="ask for pacing whatever the mode is")
+        slow_reopen: Seconds = Field(0.0, description="how long it takes to open after a restart")
         chatter: int = Field(0, description="messages to post with the last frame")
 
     src = pad("video/raw", format="BGR")
 
     def open(self) -> VideoInfo:
         self.next = 0
+        if self.restarted:
+            time.sleep(self.props.slow_reopen)
         self.paced = self.props.fps > 0 and not self.props.live and not self.lossless
         self.paced = self.paced or self.props.force_paced
         self.live = self.props.live
