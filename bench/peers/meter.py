@@ -41,11 +41,11 @@ class Meter:
             if now - self._first >= WARM_UP:
                 self._begin = now
                 self._mark({"begin": now})
-            return None
+            return
         self._frames += 1
         self._latencies += [b - a for a, b in zip(stamps[::2], stamps[1::2], strict=True)]
         if now - self._begin < self._seconds:
-            return None
+            return
         ordered = sorted(self._latencies)
         self._mark({
             "frames": self._frames, "seconds": now - self._begin,
