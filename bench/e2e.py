@@ -109,6 +109,7 @@ def _plain_loop(clips: list[Path], seconds: float) -> float:
 
 
 def _worker(clips: list[Path], ready: Any, count: Any) -> None:
+    quieten()
     cv2.setNumThreads(1)
     faces, mood = HaarDetect("faces"), Emotion("mood")
     for node in (faces, mood):

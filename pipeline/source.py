@@ -30,6 +30,9 @@ _GROW_BELOW = 0.5
 """Share of the latency budget under which a delivered buffer widens the window again."""
 _GROWTH = 0.1
 """Buffers by which it does: ten good ones undo a late one."""
+_LEAST = 1 / 16
+"""The smallest window. A window of 1/n is one buffer, and after it a rest of n - 1 times as long as it took: where many
+cameras share what is too little for one buffer of each, they take turns."""
 
 Trace = list[list]
 
@@ -83,7 +86,11 @@ class SourceRunner:
         """Slots and frame shape that the ring shall have as soon as nothing is out."""
         self._allowed = float(node.props.window)
         """The window as far as it is used now. A buffer that comes home `late` was work for nothing, so the source
-        sends fewer (additive increase here, decrease by one there); in lossless mode nothing is ever late."""
+        sends fewer (additive increase here, decrease by one, below one by half, there); in lossless mode nothing is
+        ever late."""
+        self._rest_until = 0
+        self._sent_at = self._trip = 0
+        """Monotonic ns of the last buffer's leave, and how many ns the last one that came home had been out."""
         self._base: int | None = None
         """Monotonic ns of PTS 0 for a paced source; from its first frame on."""
         self._fill_took = 0
@@ -165,9 +172,11 @@ class SourceRunner:
             if self.ring.out:
                 return None
             self._lay_out()
-        if self.node.live:
-            return self._step_live()
-        return self._step_inline()
+        self._send_pending()
+        again = self._step_live() if self.node.live else self._step_inline()
+        if self._rest_until > now:
+            again = self._rest_until if again is None else min(again, self._rest_until)
+        return again
 
     def _step_inline(self) -> int | None:
         node = self.node
@@ -278,11 +287,24 @@ class SourceRunner:
     def _send(self, buffer: Buffer) -> None:
         self.stats.done += 1
         self.passed += 1
+        self._sent_at = time.monotonic_ns()
         spread(buffer, self.links)
+
+    def _send_pending(self) -> None:
+        """Send the frame that waits, if the window has room; not if it has waited too long to arrive in time."""
+        if self._pending is None or self._window_full:
+            return
+        pending, self._pending = self._pending, None
+        if self.budget_ns and time.monotonic_ns() - pending.captured + self._trip > self.budget_ns:
+            self._settle(pending.sequence, WHOLE, (self.name, "window full"), [])
+        else:
+            self._send(pending)
 
     @property
     def _window_full(self) -> bool:
-        return len(self.ring.out) - (self._pending is not None) >= max(1, int(self._allowed))
+        if len(self.ring.out) - (self._pending is not None) >= max(1, int(self._allowed)):
+            return True
+        return self._rest_until > 0 and time.monotonic_ns() < self._rest_until
 
     def _end(self) -> None:
         self.ended = True
@@ -342,9 +364,7 @@ class SourceRunner:
             self._settle(sequence, weight, fate, trace)
         except KeyError:
             return False
-        if self._pending is not None and not self._window_full:
-            pending, self._pending = self._pending, None
-            self._send(pending)
+        self._send_pending()
         return True
 
     def _settle(self, sequence: int, weight: int, fate: Fate, trace: Trace) -> None:
@@ -358,9 +378,13 @@ class SourceRunner:
             if latency < _GROW_BELOW * self.budget_ns:
                 self._allowed = min(self._allowed + _GROWTH, self.node.props.window)
         elif final is not None and final[1] == "late":
-            self._allowed = max(1.0, self._allowed - 1)
+            self._allowed = self._allowed - 1 if self._allowed >= 2 else max(_LEAST, self._allowed / 2)
         elif final is not None and final != DELIVERED and final[0] == self.name:
             self.stats.dropped[final[1]] = self.stats.dropped.get(final[1], 0) + 1
+        if final is not None and final[0] != self.name:
+            now = time.monotonic_ns()
+            self._trip = now - self._sent_at
+            self._rest_until = now + int(self._trip * (1 / self._allowed - 1)) if self._allowed < 1 else 0
 
     def mark_home(self, number: int, weight: int) -> bool:
         """Weight of a mark comes home; a whole flush settles all that went before it."""
@@ -383,7 +407,5 @@ class SourceRunner:
                 self.stats.dropped["lost"] = self.stats.dropped.get("lost", 0) + len(missing)
                 frames = "frame was" if len(missing) == 1 else "frames were"
                 self.log("warning", self.name, f"{len(missing)} {frames} lost in {sent.lost_in}")
-            if self._pending is not None and not self._window_full:
-                waiting, self._pending = self._pending, None
-                self._send(waiting)
+            self._send_pending()
         return True

@@ -118,6 +118,22 @@ def test_overload_stays_current_fair_and_exact(tmp_path: Path):
     assert len(ages) == sum(delivered)
 
 
+def test_many_cameras_that_share_too_little_take_turns():
+    """One buffer of each is already more than the budget holds: work on late frames would be for nothing."""
+    cameras = " ".join(f"numbers name=c{i} num_buffers=0 fps=20 ! w." for i in range(1, 12))
+    run = run_graph(
+        f"numbers name=c0 num_buffers=0 fps=20 ! work name=w delay=20ms ! work name=v ! nothing name=r {cameras}",
+        ["latency_budget=150ms"],
+        stop_after(250),
+    )
+    assert run.error is None
+    delivered = [ledger.delivered for ledger in run.ledgers.values()]
+    late = sum(n for ledger in run.ledgers.values() for (_, why), n in ledger.dropped.items() if why == "late")
+    assert late < 0.6 * sum(delivered)  # a quarter where they take turns, more than delivered where they do not
+    assert min(delivered) >= 0.3 * sum(delivered) / len(delivered)
+    assert all(ledger.adds_up and not ledger.in_flight for ledger in run.ledgers.values())
+
+
 def test_a_node_that_fails_on_one_frame_drops_that_frame(tmp_path: Path):
     run = run_graph(
         f"numbers name=a num_buffers=30 ! work name=w fail_at=7 ! record path={tmp_path / 'out'}", ["mode=lossless"]
