@@ -8,10 +8,12 @@ plain cascade found with its usual 5.
 from __future__ import annotations
 
 import multiprocessing
+import queue
 import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from pipeline import Buffer, Harness, UserError
 
 CASCADE = Path(cv2.__file__).parent / "data" / CASCADES["frontal"]
 SURE = 8
+START_LIMIT = 300.0
 NEAR = 0.5
 """Seconds around a frame in which a sure face there speaks for a doubtful one."""
 Boxes = list[np.ndarray]
@@ -156,9 +159,12 @@ def _time_two(videos: Path) -> float:
     processes = [context.Process(target=_one_of_two, args=(videos, ready, go, times)) for _ in range(2)]
     for process in processes:
         process.start()
-    ready.wait()
-    go.set()
-    longest = max(times.get() for _ in processes)
+    try:
+        ready.wait(START_LIMIT)
+        go.set()
+        longest = max(times.get(timeout=START_LIMIT) for _ in processes)
+    except (threading.BrokenBarrierError, queue.Empty):
+        raise UserError("the two processes that detect side by side did not come to an end") from None
     for process in processes:
         process.join()
     return longest / 2
@@ -186,7 +192,10 @@ def _add_gstreamer(rows: dict[str, Row], clips: list[Clip], settings: Settings, 
                 for frame in clip.frames:
                     file.write(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).tobytes())
             parse = f"rawvideoparse format=rgb width={width} height={height} framerate=30/1"
-            detect = f"facedetect profile={CASCADE} nose-profile= mouth-profile= eyes-profile= display=false"
+            detect = (
+                f"facedetect profile={CASCADE} nose-profile= mouth-profile= eyes-profile= display=false "
+                "scale-factor=1.1 min-neighbors=5 min-size-width=30 min-size-height=30"
+            )
             command = f"{launch} filesrc location={raw} blocksize={width * height * 3} ! {parse} ! {detect} ! fakesink"
             told = subprocess.run(command.split(), capture_output=True, text=True, timeout=600, check=False)
             took = re.search(r"Execution ended after (\d+):(\d+):([\d.]+)", told.stdout)

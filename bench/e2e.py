@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from itertools import cycle
@@ -27,6 +28,7 @@ from nodes.haardetect import HaarDetect
 from pipeline import Buffer, UserError
 
 WARM_UP = 4.0
+START_LIMIT = 120.0
 PEER = Path(__file__).parent / "peers" / "fer_loop.py"
 
 
@@ -50,7 +52,7 @@ def run(settings: Settings) -> Result:
             result.add("cameras at 5 frames/s", cameras=str(count), **_live_row(found, count))
     result.notes += [
         "Latency: from the frame's capture time to a subscriber in another process holding its event.",
-        "Memory: proportional set size of all processes, the frame rings included.",
+        "Memory: proportional set size of the workers and their spawner, the frame rings included.",
     ]
     return result
 
@@ -105,7 +107,10 @@ def _plain_loop(clips: list[Path], seconds: float) -> float:
     workers = [context.Process(target=_worker, args=(clips, ready, count), daemon=True) for _ in range(cores)]
     for worker in workers:
         worker.start()
-    ready.wait()
+    try:
+        ready.wait(START_LIMIT)
+    except threading.BrokenBarrierError:
+        raise UserError("the workers of the plain loop did not start") from None
     time.sleep(WARM_UP)
     start, before = time.monotonic(), count.value
     time.sleep(seconds)

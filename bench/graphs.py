@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ class Measured:
     """What a graph did in `seconds`.
 
     frames: delivered, of all cameras. dropped: (node, reason) -> frames. cpu: process -> CPU seconds, the supervisor
-    as "". pss: bytes of memory, of what is shared each process's part. traces: of the buffers that came home.
+    (which is this process) as "". pss: bytes of memory of all but the supervisor, of what is shared each one's part.
+    traces: of the buffers that came home.
     latencies: seconds from capture to a subscriber's hands, of each observation that was told.
     """
 
@@ -87,10 +89,10 @@ def _account(supervisor: Supervisor) -> dict[str, Any]:
         for fate, count in ledger.dropped.items():
             dropped[fate] = dropped.get(fate, 0) + count
     running = {p.name: p.child.pid for p in supervisor.processes.values() if p.child is not None}
-    cpu = {name: cpu_of(psutil.Process(pid)) for name, pid in running.items()}
+    running |= {"": os.getpid(), "spawner": supervisor.spawner_pid or os.getpid()}
+    cpu = {name: cpu_of(pid) for name, pid in running.items()}
     return {
-        "frames": sum(ledger.delivered for ledger in ledgers), "dropped": dropped,
-        "cpu": {"": cpu_of(psutil.Process()), **cpu}, "pids": running,
+        "frames": sum(ledger.delivered for ledger in ledgers), "dropped": dropped, "cpu": cpu, "pids": running,
     }  # fmt: skip
 
 
@@ -101,7 +103,7 @@ def _close_account(found: Measured, supervisor: Supervisor, begin: dict[str, Any
     counts = {fate: count - begin["dropped"].get(fate, 0) for fate, count in end["dropped"].items()}
     found.dropped = {fate: count for fate, count in counts.items() if count}
     found.cpu = {name: cpu - begin["cpu"].get(name, 0.0) for name, cpu in end["cpu"].items()}
-    found.pss = sum(psutil.Process(pid).memory_full_info().pss for pid in end["pids"].values())
+    found.pss = sum(_pss(pid) for name, pid in end["pids"].items() if name)
 
 
 class _Listener(threading.Thread):
@@ -126,10 +128,17 @@ class _Listener(threading.Thread):
         self._subscription.close()
 
 
-def cpu_of(process: psutil.Process) -> float:
+def _pss(pid: int) -> int:
+    try:
+        return psutil.Process(pid).memory_full_info().pss
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def cpu_of(pid: int) -> float:
     """CPU seconds of a process so far; 0 for one that has ended."""
     try:
-        times = process.cpu_times()
+        times = psutil.Process(pid).cpu_times()
     except psutil.NoSuchProcess:
         return 0.0
     return times.user + times.system

@@ -168,4 +168,4 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 def _cpu(root: psutil.Process) -> float:
     """CPU seconds of a process and all below it, without those that have ended."""
-    return sum(cpu_of(process) for process in [root, *root.children(recursive=True)])
+    return sum(cpu_of(process.pid) for process in [root, *root.children(recursive=True)])

@@ -97,6 +97,10 @@ class FaceDetector:
         """By how much a picture of this width is shrunk for the search; 1 where it is searched as it is."""
         return self.detect_width / width if 0 < self.detect_width < width else 1.0
 
+    def smallest(self, width: int) -> float:
+        """Side of the smallest face that can be found in a picture of this width, in its pixels."""
+        return max(self.min_size, self.window / self.scale(width))
+
     def detect(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """All faces of a picture, uint8 (H, W): boxes float32 (N, 4), scores float32 (N,). See `Detections`.
 
@@ -124,7 +128,8 @@ class FaceDetector:
         if known:
             grey = grey.copy()
             for x, y, w, h in known:
-                face = grey[max(0, int(y)) : int(y + h), max(0, int(x)) : int(x + w)]
+                left, top, right, bottom = (max(0, int(v)) for v in (x, y, x + w, y + h))
+                face = grey[top:bottom, left:right]
                 face[...] = round(face.mean()) if face.size else 0
         parts = []
         for left, top, right, bottom in [(0, 0, grey.shape[1], grey.shape[0])] if areas is None else areas:

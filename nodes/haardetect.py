@@ -129,7 +129,7 @@ class HaarDetect(Transform):
     def _announce(self, buffer: Buffer) -> None:
         """Say once per camera what cannot be found in it."""
         height, width, _ = buffer.shape
-        smallest = max(self.props.min_size, self._detector.window / self._detector.scale(width))
+        smallest = self._detector.smallest(width)
         what = f"{buffer.stream}: {width}x{height} is searched for faces from {smallest:.0f} pixels up"
         if smallest > min(height, width):
             self.log("warning", f"{what}: none can be found")
@@ -181,7 +181,8 @@ class _Stream:
             everything = now >= self._next_full_sweep
             if everything:
                 self._next_full_sweep = self._due(now, self._still_interval)
-            areas = self._changes.take(grey, known, all_of_it=everything)
+            smallest = self._detector.smallest(grey.shape[1])
+            areas = self._changes.take(grey, known, smallest=smallest, all_of_it=everything)
             places = self._detector.sweep(grey, areas, known).boxes if areas else []
             new = [box for box in places if all(iou(box, other) < SAME for other in known)]
             parts += [self._detector.look(grey, box) for box in new]

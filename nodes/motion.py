@@ -6,6 +6,7 @@ search where something is new; most of what a fixed camera sees never is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import cv2
@@ -15,8 +16,8 @@ CELL = 8
 """Side in pixels of the cells that are compared; a face has at least nine of them."""
 THRESHOLD = 6.0
 """Grey levels by which a cell's mean has to differ: above a camera's noise, which the mean takes down eightfold."""
-REACH = 3
-"""Cells around a change that belong to it: a face is larger than what of it moves."""
+LEAST_REACH = 3
+"""Cells around a change that belong to it, at the least."""
 MOST = 0.7
 """Share of the picture from which on one search of all of it is quicker than several of parts."""
 
@@ -30,15 +31,20 @@ class ChangeMap:
     def __init__(self) -> None:
         self._seen: np.ndarray | None = None
 
-    def forget(self) -> None:
-        """Everything counts as changed again."""
-        self._seen = None
-
-    def take(self, grey: np.ndarray, known: Iterable[Sequence[float]] = (), *, all_of_it: bool = False) -> list[Area]:
+    def take(
+        self,
+        grey: np.ndarray,
+        known: Iterable[Sequence[float]] = (),
+        *,
+        smallest: float = 30.0,
+        all_of_it: bool = False,
+    ) -> list[Area]:
         """The areas of a picture, uint8 (H, W), that have changed and are now taken as seen; they do not overlap.
 
-        known: boxes (x, y, w, h) in which a change says nothing new. all_of_it: take the whole picture, changed or
-        not. A picture of another size than the one before has changed everywhere.
+        known: boxes (x, y, w, h) in which a change says nothing new. smallest: side in pixels of the smallest face
+        that can be found; an area holds one around each change, since a face is larger than what of it moves.
+        all_of_it: take the whole picture, changed or not. A picture of another size than the one before has changed
+        everywhere.
         """
         height, width = grey.shape
         rows, columns = -(-height // CELL), -(-width // CELL)
@@ -48,11 +54,12 @@ class ChangeMap:
             return [(0, 0, width, height)]
         changed = (np.abs(cells - self._seen) > THRESHOLD).astype(np.uint8)
         for x, y, w, h in known:
-            left, top = max(0, int(x // CELL)), max(0, int(y // CELL))
-            changed[top : int((y + h) // CELL) + 1, left : int((x + w) // CELL) + 1] = 0
+            left, top, right, bottom = (max(0, int(v // CELL)) for v in (x, y, x + w + CELL, y + h + CELL))
+            changed[top:bottom, left:right] = 0
         if not changed.any():
             return []
-        changed = cv2.dilate(changed, np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8))
+        reach = max(LEAST_REACH, math.ceil(smallest / CELL / 2))
+        changed = cv2.dilate(changed, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
         _, _, stats, _ = cv2.connectedComponentsWithStats(changed)
         areas = _disjoint([(x, y, x + w, y + h) for x, y, w, h, _ in stats[1:].tolist()])
         if sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in areas) > MOST * rows * columns:

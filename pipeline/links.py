@@ -34,6 +34,8 @@ class Link(Protocol):
 
     def send(self, item: Buffer | Mark) -> None: ...
 
+    def flush(self) -> None: ...
+
 
 GATHER_NS = 100_000
 """How long buffers for one process may gather into one message: a message costs more than what is in it."""
@@ -79,6 +81,9 @@ class SocketLink:
     def send(self, item: Buffer | Mark) -> None:
         self.outbox.put(item.pack(self.to))
 
+    def flush(self) -> None:
+        self.outbox.flush()
+
 
 class CallLink:
     """The way to a node in this process: a plain call."""
@@ -95,6 +100,9 @@ class CallLink:
             runner.take(item)
         else:
             runner.take_mark(item)
+
+    def flush(self) -> None:
+        """Nothing gathers here."""
 
 
 class SocketHome:
@@ -135,7 +143,8 @@ def spread(item: Buffer | Mark, links: list[Link] | tuple[Link, ...]) -> None:
     if len(links) == 1:
         links[0].send(item)
         return
-    # Sockets first: they pack and forget. A plain call may change the item, so all but the last get copies.
+    # Sockets first, and at once where a plain call follows: it may take long. It may also change the item, so all but
+    # the last get copies.
     ordered = sorted(links, key=lambda link: link.local)
     share = item.weight // len(ordered)
     whole = item.weight
@@ -149,8 +158,17 @@ def spread(item: Buffer | Mark, links: list[Link] | tuple[Link, ...]) -> None:
                     item.weight = whole  # it could not be packed: nothing has left
                 raise
         elif isinstance(item, Buffer):
+            _flush_sockets(ordered)
             link.send(item.branch(share))
         else:
             link.send(Mark(item.kind, item.stream, item.number, share, item.home, dict(item.data)))
     item.weight = whole - share * (len(ordered) - 1)
+    if ordered[-1].local and not ordered[-2].local:
+        _flush_sockets(ordered)
     ordered[-1].send(item)
+
+
+def _flush_sockets(links: list[Link]) -> None:
+    for link in links:
+        if not link.local:
+            link.flush()

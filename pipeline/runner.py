@@ -39,6 +39,8 @@ class Runner:
         self.homes = homes
         self.readers = readers
         self.log = log
+        self.flush_links: Callable[[], None] = lambda: None
+        """Send what has gathered for other processes."""
         self.stats = Stats()
         self.passed = 0
         pad = node.sink
@@ -280,6 +282,7 @@ class BatchRunner(Runner):
         for buffer, result in zip(batch, results, strict=True):
             buffer.trace.append([self.name, start, end, items])
             self.settle(buffer, result)
+        self.flush_links()  # before the next batch computes
 
 
 RUNNERS: dict[str, type[Runner]] = {"transform": TransformRunner, "batch": BatchRunner, "sink": SinkRunner}

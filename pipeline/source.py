@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ _GROW_BELOW = 0.5
 """Share of the latency budget under which a delivered buffer widens the window again."""
 _GROWTH = 0.1
 """Buffers by which it does: ten good ones undo a late one."""
-_LEAST = 1 / 16
+_LEAST = 1 / 4
 """The smallest window. A window of 1/n is one buffer, and after it a rest of n - 1 times as long as it took: where many
 cameras share what is too little for one buffer of each, they take turns."""
 
@@ -89,8 +90,6 @@ class SourceRunner:
         sends fewer (additive increase here, decrease by one, below one by half, there); in lossless mode nothing is
         ever late."""
         self._rest_until = 0
-        self._sent_at = self._trip = 0
-        """Monotonic ns of the last buffer's leave, and how many ns the last one that came home had been out."""
         self._base: int | None = None
         """Monotonic ns of PTS 0 for a paced source; from its first frame on."""
         self._fill_took = 0
@@ -202,6 +201,7 @@ class SourceRunner:
                     return due
                 if now - due > 1_000_000_000:  # hopelessly behind (a slow decoder, a suspended laptop): start over
                     self._base = now - buffer.pts
+                buffer.captured = max(due, buffer.captured)
             self._ready = None
             self._captured(buffer)
             self.on_sent(time.monotonic_ns(), self._fill_took)
@@ -265,11 +265,9 @@ class SourceRunner:
     def _captured(self, buffer: Buffer) -> None:
         """A frame exists: into the ledger, then out, or it waits as the newest."""
         now = time.monotonic_ns()
-        if not self.node.live:
-            # A paced frame was decoded ahead; its time is when it was due, and so the trace has it.
-            buffer.captured = now
-            entry = buffer.trace[0]
-            entry[1], entry[2] = now - (entry[2] - entry[1]), now
+        # A paced frame was decoded ahead; its time is when it was due, and so the trace has it.
+        entry = buffer.trace[0]
+        entry[1], entry[2] = buffer.captured - (entry[2] - entry[1]), buffer.captured
         if not buffer.wall:  # a source that receives frames knows better when they were captured
             buffer.wall = time.time_ns() - (now - buffer.captured)
         buffer.deadline = buffer.captured + self.budget_ns if self.budget_ns else 0
@@ -287,18 +285,18 @@ class SourceRunner:
     def _send(self, buffer: Buffer) -> None:
         self.stats.done += 1
         self.passed += 1
-        self._sent_at = time.monotonic_ns()
         spread(buffer, self.links)
 
     def _send_pending(self) -> None:
-        """Send the frame that waits, if the window has room; not if it has waited too long to arrive in time."""
+        """Send the frame that waits, if the window has room; not if half its time has gone with waiting."""
         if self._pending is None or self._window_full:
             return
         pending, self._pending = self._pending, None
-        if self.budget_ns and time.monotonic_ns() - pending.captured + self._trip > self.budget_ns:
+        if self.budget_ns and time.monotonic_ns() - pending.captured > self.budget_ns / 2:
             self._settle(pending.sequence, WHOLE, (self.name, "window full"), [])
         else:
             self._send(pending)
+            self.on_sent(time.monotonic_ns(), self._fill_took)
 
     @property
     def _window_full(self) -> bool:
@@ -383,8 +381,11 @@ class SourceRunner:
             self.stats.dropped[final[1]] = self.stats.dropped.get(final[1], 0) + 1
         if final is not None and final[0] != self.name:
             now = time.monotonic_ns()
-            self._trip = now - self._sent_at
-            self._rest_until = now + int(self._trip * (1 / self._allowed - 1)) if self._allowed < 1 else 0
+            self._rest_until = 0
+            if self._allowed < 1:
+                # Not all at the same moment again: cameras that started together would go on in the same order.
+                trip = (now - trace[0][2]) * random.uniform(0.5, 1.5) if trace else 0
+                self._rest_until = now + int(trip * (1 / self._allowed - 1))
 
     def mark_home(self, number: int, weight: int) -> bool:
         """Weight of a mark comes home; a whole flush settles all that went before it."""

@@ -11,6 +11,7 @@ supervisor then starts another one, and them anew.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -20,15 +21,24 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 
 from pipeline.errors import UserError
 
-REPLY_TIMEOUT = 60.0
-"""Seconds that the spawner may take to answer; its imports fall into the first answer."""
+REPLY_TIMEOUT = 5.0
+"""Seconds that the spawner may take to fork, once it is ready."""
 _PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
 _MAX_MESSAGE = 4096
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _readable(fd: int, timeout: float | None) -> bool:
+    """Whether a descriptor becomes readable within `timeout` seconds (None: wait for it)."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(None if timeout is None else timeout * 1000))
 
 
 class Child:
@@ -56,14 +66,15 @@ class Child:
 
     def kill(self) -> None:
         if self.returncode is None:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and its spawner too
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def close(self) -> None:
         """Give the descriptors back; the process has ended."""
         os.close(self.stderr)
 
     def _ended(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._pidfd], [], [], timeout)[0]:
+        if self.returncode is None and _readable(self._pidfd, timeout):
             # Until the spawner is asked it stays a zombie, so that its number cannot go to another process.
             self.returncode = self._spawner.exit_code(self.pid)
             os.close(self._pidfd)
@@ -74,19 +85,22 @@ class Spawner:
     """The supervisor's side. Raises UserError when the spawner cannot be started or does not answer.
 
     modules: what the workers import. group: the process group to put them all in. keep: descriptors they inherit.
+    Nothing is to be asked of it before it is `ready`, so that nobody waits for its imports.
     """
 
     def __init__(self, modules: Sequence[str], group: int, keep: Sequence[int]) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(REPLY_TIMEOUT)
+        self._ready = False
+        self._stderr = os.memfd_create("emograph-spawner", os.MFD_CLOEXEC)
         # One thread per library and process: the processes are the parallelism.
         threads = {f"{n}_NUM_THREADS": os.environ.get(f"{n}_NUM_THREADS", "1") for n in ("OMP", "OPENBLAS", "MKL")}
         command = [sys.executable, "-P", "-m", "pipeline.worker", str(theirs.fileno()), str(os.getpid()), *modules]
 
         def start(into: int) -> subprocess.Popen[bytes]:
             return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, **threads},
-                pass_fds=(theirs.fileno(), *keep), process_group=into,
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._stderr,
+                env={**os.environ, **threads}, pass_fds=(theirs.fileno(), *keep), process_group=into,
             )  # fmt: skip
 
         try:
@@ -99,10 +113,20 @@ class Spawner:
         finally:
             theirs.close()
         self.pid = self._process.pid
+        self.started_at = time.monotonic()
+        self.control = self._control.fileno()
+        """Becomes readable when the spawner is ready."""
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has imported everything and takes requests; never waits."""
+        if not self._ready and _readable(self.control, 0):
+            self._ready = self._control.recv(_MAX_MESSAGE) == b"ready"
+        return self._ready
 
     def spawn(self, assignment: bytes) -> Child:
         """Start a worker. OSError when the spawner is gone."""
@@ -127,17 +151,24 @@ class Spawner:
         try:
             self._control.send(b"wait %d" % pid)
             return int(self._reply())
-        except OSError:
+        except (OSError, UserError):
             return -signal.SIGKILL
 
     def close(self) -> None:
         """End the spawner; its workers have ended."""
         self._control.close()
+        os.close(self._stderr)
         try:
             self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def last_words(self) -> str:
+        """`: ` and the last line that it wrote to stderr, if any."""
+        lines = os.pread(self._stderr, 65536, max(0, os.fstat(self._stderr).st_size - 65536)).decode(errors="replace")
+        written = [line for line in lines.splitlines() if line.strip()]
+        return f": {written[-1]}" if written else ""
 
     def _reply(self) -> bytes:
         try:
@@ -146,7 +177,7 @@ class Spawner:
             self._process.kill()
             raise UserError(f"the process that starts the workers did not answer for {REPLY_TIMEOUT:.0f} s") from None
         if not reply:
-            raise ConnectionResetError("the process that starts the workers has ended")
+            raise ConnectionResetError("the process that starts the workers has ended" + self.last_words())
         if reply.startswith(b"!"):
             raise UserError(f"cannot start a process: {reply[1:].decode(errors='replace')}")
         return reply
@@ -157,16 +188,21 @@ class Spawner:
 
 def serve(control_fd: int, supervisor: int, modules: Sequence[str], work: Callable[[], None]) -> None:
     """The spawner's loop: import, then fork a worker for each request until the supervisor goes."""
-    die_with(supervisor, "spawner")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the supervisor alone
+    # It ends when the supervisor does, and never before: its workers would die with it, in the middle of their work.
+    for signum in _SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+    die_with(supervisor)
+    call_process("spawner")
+    me = os.getpid()
     control = socket.socket(fileno=control_fd)
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception:
+        except (Exception, SystemExit):
             continue  # whoever needs it will say what is wrong
     threads = len(os.listdir("/proc/self/task"))
     gc.freeze()  # what is shared stays shared: the collector would touch all of it in each worker
+    control.send(b"ready")
     while True:
         request, descriptors, _, _ = socket.recv_fds(control, _MAX_MESSAGE, 2)
         if not request:
@@ -179,7 +215,7 @@ def serve(control_fd: int, supervisor: int, modules: Sequence[str], work: Callab
                 control.send(b"!" + (error.strerror or "").encode())
                 pid = -1
             if pid == 0:
-                _become_worker(control, note, stderr, work, threads)
+                _become_worker(me, control, note, stderr, work, threads)
             os.close(note)
             os.close(stderr)
             if pid > 0:
@@ -189,9 +225,14 @@ def serve(control_fd: int, supervisor: int, modules: Sequence[str], work: Callab
             control.send(b"%d" % os.waitstatus_to_exitcode(status))
 
 
-def _become_worker(control: socket.socket, note: int, stderr: int, work: Callable[[], None], threads: int) -> None:
+def _become_worker(
+    spawner: int, control: socket.socket, note: int, stderr: int, work: Callable[[], None], threads: int
+) -> None:
     """In the forked process: take the assignment as stdin, and never come back."""
     try:
+        die_with(spawner)  # holds after `exec` too
+        for signum in _SIGNALS:
+            signal.signal(signum, signal.SIG_DFL)
         control.close()
         os.dup2(note, 0)
         os.dup2(stderr, 2)
@@ -208,10 +249,13 @@ def _become_worker(control: socket.socket, note: int, stderr: int, work: Callabl
     os._exit(0)
 
 
-def die_with(parent: int, name: str) -> None:
+def die_with(parent: int) -> None:
     """End when the parent ends: the kernel sends SIGKILL, so that no state of this process can prevent it."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_NAME, f"emograph:{name}"[:15].encode(), 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)  # it died before we asked
+
+
+def call_process(name: str) -> None:
+    """The name that `ps` and `top` show."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"emograph:{name}"[:15].encode(), 0, 0, 0)

@@ -136,6 +136,11 @@ class Supervisor:
         """Every camera's account as it stands now."""
         return {name: ring.read_ledger(fd) for name, fd in self.rings.items()}
 
+    @property
+    def spawner_pid(self) -> int | None:
+        """The process that the workers are forked from."""
+        return self._spawner.pid if self._spawner is not None else None
+
     def stop(self, reason: str) -> None:
         """Ask for an orderly end; a second call ends at once."""
         # May be called by a signal handler in the middle of anything: the loop does the rest.
@@ -188,9 +193,10 @@ class Supervisor:
             for process in self.processes.values():
                 process.heard_at = now
         self._turn_at = now
+        may_start = self._may_start(now)
         for process in reversed(self.processes.values()):  # sinks first
             if process.child is None:
-                if now >= process.not_before and self.stop_reason is None:
+                if may_start and now >= process.not_before:
                     self._start(process)
             elif (code := process.child.poll()) is not None:
                 self._died(process, code)
@@ -223,8 +229,11 @@ class Supervisor:
             self.trace,
             self.debug,
         )
+        assert self._spawner is not None
         try:
-            process.child = self._spawn(assignment.pack())
+            process.child = self._spawner.spawn(assignment.pack())
+        except ConnectionError:
+            return  # it has just been killed: with the next one
         except (OSError, UserError) as error:
             text = error if isinstance(error, UserError) else f"cannot start a process: {error.strerror or error}"
             raise UserError(f"{process.name}: {text}") from None
@@ -236,16 +245,24 @@ class Supervisor:
         process.started_at = process.heard_at = time.monotonic()
         self._play_sent.discard(process.name)
 
-    def _spawn(self, assignment: bytes) -> Child:
-        """A new worker; from a new spawner where that was killed (and its workers with it)."""
-        if self._spawner is not None and self._spawner.alive:
-            with contextlib.suppress(ConnectionError):
-                return self._spawner.spawn(assignment)
-        if self._spawner is not None:
-            self._spawner.close()
-        modules = sorted({node.cls.partition(":")[0] for node in self.plan.nodes.values()})
-        self._spawner = Spawner(modules, self._reaper.pid, list(self.rings.values()))
-        return self._spawner.spawn(assignment)
+    def _may_start(self, now: float) -> bool:
+        """Whether the spawner is ready; makes one where there is none, or where it was killed."""
+        if self.stop_reason is not None:
+            return False
+        if self._spawner is None or not self._spawner.alive:
+            if self._spawner is not None:
+                self._spawner.close()
+            modules = sorted({node.cls.partition(":")[0] for node in self.plan.nodes.values()})
+            self._spawner = Spawner(modules, self._reaper.pid, list(self.rings.values()))
+            self.poller.register(self._spawner.control, zmq.POLLIN)
+        if not self._spawner.ready:
+            if now - self._spawner.started_at > START_TIMEOUT:
+                last = self._spawner.last_words()
+                raise UserError(f"the process that starts the workers is not ready after {START_TIMEOUT:.0f} s{last}")
+            return False
+        with contextlib.suppress(KeyError):
+            self.poller.unregister(self._spawner.control)
+        return True
 
     def _kill(self, process: Process, why: str) -> None:
         self.log("warning", process.name, f"{why}; killed")

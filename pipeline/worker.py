@@ -31,7 +31,7 @@ from pipeline.plan import Assignment
 from pipeline.ring import Fate, Reader
 from pipeline.runner import RUNNERS, BatchRunner, Runner
 from pipeline.source import SourceRunner, Trace
-from pipeline.spawner import die_with, serve
+from pipeline.spawner import call_process, serve
 from pipeline.wire import pack
 
 REPORT_INTERVAL = 0.5
@@ -152,6 +152,7 @@ class Worker:
                 )  # fmt: skip
             else:
                 runner = self.runners[name] = RUNNERS[node.kind](node, node_plan, links, homes, readers, self.log)
+                runner.flush_links = self._flush
             node._observe = runner.stats.observe
         if "cv2" in sys.modules:
             # A thread pool per process would fight the other processes for the same cores.
@@ -400,7 +401,7 @@ def work() -> None:
     """Be the worker whose assignment is on stdin."""
     with open(0, "rb", closefd=False) as stdin:
         assignment = Assignment.unpack(stdin.read())
-    die_with(os.getppid(), assignment.process)
+    call_process(assignment.process)
     faulthandler.enable()
     # The supervisor ends a graph in order; a Ctrl-C of the terminal is for it alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

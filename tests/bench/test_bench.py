@@ -100,7 +100,7 @@ def test_a_graph_is_measured_in_its_steady_state():
     graph = "frames name=a width=64 height=48 fps=50 ! hop name=h ! pages name=s"
     found = measure(graph, "live", seconds=1.0, warm_up=0.5, trace=True)
     assert found.frames + sum(found.dropped.values()) == pytest.approx(50 * found.seconds, rel=0.3)
-    assert set(found.cpu) == {"", "a", "h", "s"}
+    assert set(found.cpu) == {"", "spawner", "a", "h", "s"}
     assert found.cpu_seconds > 0
     assert found.pss > 10e6
     assert [entry[0] for entry in found.traces[0]] == ["a", "h", "s"]

@@ -48,6 +48,21 @@ def test_ctrl_c_ends_in_order_with_the_ledger(tmp_path: Path, env: dict[str, str
     assert "Traceback" not in stderr
 
 
+def test_a_sigterm_to_every_process_of_the_run_ends_it_in_order(tmp_path: Path, env: dict[str, str]):
+    """As `systemctl stop` sends it: the sinks close their files, nobody is killed."""
+    out = tmp_path / "out"
+    with started("launch", GRAPH.format(out=out), "--json", env=env) as launcher:
+        wait_until(lambda: lines(out) > 20, "frames")
+        family = psutil.Process(launcher.pid).children(recursive=True)
+        launcher.send_signal(signal.SIGTERM)
+        for process in family:
+            process.send_signal(signal.SIGTERM)
+        stdout, stderr = launcher.communicate(timeout=60)
+    assert "signal 9" not in stderr
+    camera = json.loads(stdout)["cameras"]["a"]
+    assert camera["captured"] == camera["delivered"] + sum(d["count"] for d in camera["dropped"]) + camera["in_flight"]
+
+
 def test_kill_9_of_the_launcher_leaves_nothing(tmp_path: Path, env: dict[str, str], runtime_dir: Path):
     out = tmp_path / "out"
     with started("launch", GRAPH.format(out=out), env=env) as launcher:

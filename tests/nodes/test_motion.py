@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nodes.motion import CELL, REACH, ChangeMap
+from nodes.motion import CELL, LEAST_REACH, ChangeMap
 
 HEIGHT, WIDTH = 240, 320
 ALL = [(0, 0, WIDTH, HEIGHT)]
@@ -32,8 +32,6 @@ def test_the_first_picture_is_new_everywhere_and_the_same_again_nowhere():
     changes = ChangeMap()
     assert changes.take(scene()) == ALL
     assert changes.take(scene()) == []
-    changes.forget()
-    assert changes.take(scene()) == ALL
 
 
 def test_a_cameras_noise_is_no_change():
@@ -48,13 +46,27 @@ def test_what_comes_in_is_searched_with_its_surroundings_and_only_once(x: int, y
     changes.take(scene())
     after = with_box(scene(), x, y, 24)
     [(left, top, right, bottom)] = changes.take(after)
-    reach = CELL * REACH
+    reach = CELL * LEAST_REACH
     assert left <= max(0, x - reach + CELL)
     assert top <= max(0, y - reach + CELL)
     assert right >= min(WIDTH, x + 24 + reach - CELL)
     assert bottom >= min(HEIGHT, y + 24 + reach - CELL)
     assert (right - left) * (bottom - top) < WIDTH * HEIGHT / 4
     assert changes.take(after) == []
+
+
+def test_an_area_holds_the_smallest_face_that_can_be_found():
+    changes = ChangeMap()
+    changes.take(scene())
+    [(left, top, right, bottom)] = changes.take(with_box(scene(), 150, 110, 16), smallest=144)
+    assert min(right - left, bottom - top) >= 144
+
+
+@pytest.mark.parametrize("box", [(-60, -60, 40, 40), (10, -60, 40, 40), (400, 300, 40, 40)])
+def test_a_known_face_outside_of_the_picture_hides_nothing(box: tuple[int, int, int, int]):
+    changes = ChangeMap()
+    changes.take(scene())
+    assert inside(changes.take(with_box(scene(), 100, 80, 24), known=[box]), 110, 90)
 
 
 def test_two_changes_far_apart_are_two_areas_that_do_not_overlap():

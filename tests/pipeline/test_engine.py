@@ -124,13 +124,13 @@ def test_many_cameras_that_share_too_little_take_turns():
     run = run_graph(
         f"numbers name=c0 num_buffers=0 fps=20 ! work name=w delay=20ms ! work name=v ! nothing name=r {cameras}",
         ["latency_budget=150ms"],
-        stop_after(250),
+        stop_after(350),
     )
     assert run.error is None
     delivered = [ledger.delivered for ledger in run.ledgers.values()]
     late = sum(n for ledger in run.ledgers.values() for (_, why), n in ledger.dropped.items() if why == "late")
     assert late < 0.6 * sum(delivered)  # a quarter where they take turns, more than delivered where they do not
-    assert min(delivered) >= 0.3 * sum(delivered) / len(delivered)
+    assert min(delivered) >= 0.2 * sum(delivered) / len(delivered)
     assert all(ledger.adds_up and not ledger.in_flight for ledger in run.ledgers.values())
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -65,38 +67,58 @@ def test_a_plugin_that_starts_a_thread_when_it_is_imported_runs_all_the_same(
     assert commands == [[sys.executable, "-P", "-m", "pipeline.worker"]]
 
 
-def test_return_codes_output_and_the_end():
-    spawner = Spawner([], os.getpgid(0), [])
+@contextmanager
+def spawner(*modules: str) -> Iterator[Spawner]:
+    """One that is ready; ended afterwards."""
+    made = Spawner(modules, os.getpgid(0), [])
     try:
-        child = spawner.spawn(b"garbage, no assignment")
+        wait_until(lambda: made.ready, "the spawner")
+        yield made
+    finally:
+        made.close()
+
+
+def test_the_return_code_and_the_output_of_a_worker():
+    with spawner() as made:
+        child = made.spawn(b"garbage, no assignment")
         assert child.wait() == 1
         assert b"Traceback" in os.read(child.stderr, 65536)
+        child.kill()  # too late, and no error
         child.close()
-        waiting = spawner.spawn(b"")
-        os.kill(waiting.pid, signal.SIGKILL)
-        assert waiting.wait() in (-signal.SIGKILL, 1)
-        waiting.close()
-    finally:
-        spawner.close()
-    assert not psutil.pid_exists(spawner.pid)
+    assert not psutil.pid_exists(made.pid)
 
 
-def test_a_spawner_that_is_gone_is_an_error_and_its_workers_count_as_killed():
-    spawner = Spawner([], os.getpgid(0), [])
-    child = spawner.spawn(b"")
-    os.kill(spawner.pid, signal.SIGKILL)
-    wait_until(lambda: not spawner.alive, "the end of the spawner")
-    assert child.wait() == -signal.SIGKILL
-    child.close()
-    with pytest.raises(OSError, match="Broken pipe|reset|ended"):
-        spawner.spawn(b"")
-    spawner.close()
+def test_a_plugin_that_exits_when_it_is_imported_leaves_the_spawner_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "exits.py").write_text("import sys\nsys.exit('needs something')\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    with spawner("exits") as made:
+        assert made.alive
+
+
+def test_signals_that_go_to_everybody_do_not_end_the_spawner():
+    with spawner() as made:
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(made.pid, signum)
+        child = made.spawn(b"")
+        assert child.wait() == 1
+        child.close()
+
+
+def test_a_spawner_that_is_gone_is_an_error_that_nobody_waits_for():
+    with spawner() as made:
+        os.kill(made.pid, signal.SIGKILL)
+        wait_until(lambda: not made.alive, "the end of the spawner")
+        assert made.exit_code(1) == -signal.SIGKILL
+        with pytest.raises(OSError, match="Broken pipe|reset|ended"):
+            made.spawn(b"")
 
 
 def test_a_spawner_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("pipeline.spawner.REPLY_TIMEOUT", 0.2)
-    spawner = Spawner([], os.getpgid(0), [])
-    os.kill(spawner.pid, signal.SIGSTOP)
-    with pytest.raises(UserError, match="did not answer"):
-        spawner.spawn(b"")
-    spawner.close()
+    with spawner() as made:
+        os.kill(made.pid, signal.SIGSTOP)
+        with pytest.raises(UserError, match="did not answer"):
+            made.spawn(b"")
+        assert made.exit_code(1) == -signal.SIGKILL
