@@ -30,6 +30,7 @@ PEERS = Path(__file__).parent / "peers"
 HOPS = 3
 """Links that a frame passes."""
 CAMERAS, FPS = 4, 30
+_SEGMENTS = Path("/dev/shm")
 
 
 def run(settings: Settings) -> Result:
@@ -125,6 +126,7 @@ def _peer(settings: Settings, script: list[str], cameras: int, fps: float) -> Ro
     marks = Path(folder, "marks")
     command = [settings.python, str(PEERS / script[0]), *script[1:], str(marks), str(settings.seconds)]
     cpu: list[float] = []
+    segments = set(_SEGMENTS.glob("*.zenoh"))
     try:
         with subprocess.Popen(
             [*command, str(cameras), str(fps)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -144,6 +146,8 @@ def _peer(settings: Settings, script: list[str], cameras: int, fps: float) -> Ro
         end = json.loads(marks.read_text().splitlines()[1])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        for segment in set(_SEGMENTS.glob("*.zenoh")) - segments:  # what a dora-rs that is killed leaves behind
+            segment.unlink(missing_ok=True)
     return {
         "fps": end["frames"] / end["seconds"], "cpu_us": (cpu[1] - cpu[0]) / end["frames"] / HOPS * 1e6,
         "p50_ms": end["p50_ms"], "p99_ms": end["p99_ms"],
