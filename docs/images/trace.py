@@ -30,7 +30,7 @@ def main() -> None:
         name = e["cat"]
         kind = "source" if name in firsts else "batch" if name in batches else "sink" if name in lasts else "transform"
         start, length = (e["ts"] - middle) / 1e3, e["dur"] / 1e3
-        axes.barh(rows.index(name), max(length, 0.25), left=start, height=0.72, color=COLOURS[kind], edgecolor="white")
+        axes.barh(rows.index(name), max(length, 0.6), left=start, height=0.72, color=COLOURS[kind], linewidth=0)
         if "batch" in e["args"] and e["args"]["batch"]:
             where = (start + length / 2, rows.index(name))
             axes.annotate(str(e["args"]["batch"]), where, ha="center", va="center", fontsize=8, color="white")
