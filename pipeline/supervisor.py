@@ -310,6 +310,7 @@ class Supervisor:
         which = f"trying again in {delay:.1f} s" if away else f"restart {process.restarts} of {RESTART_LIMIT}"
         self.log("warning", process.name, f"{text}; {which}")
         self.on_event("restart", {"process": process.name})
+        self.monitor.publish()  # who watches shall see it, however quickly it is back
 
     def _forget(self, process: Process) -> None:
         if process.child is not None:
