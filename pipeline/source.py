@@ -61,6 +61,7 @@ class SourceRunner:
         *,
         planes: int,
         budget_ns: int,
+        phase: float,
         log: Callable[[str, str, str], None],
         on_sent: Callable[[int, int], None] = lambda now, took: None,
         on_trace: Callable[[int, Fate, Trace], None] | None = None,
@@ -73,6 +74,9 @@ class SourceRunner:
         self.ring = Writer(ring_fd)
         self.planes = planes
         self.budget_ns = budget_ns
+        self.phase = phase
+        """0 to 1: when within each frame interval a paced source's frames are due. Those of all sources together come
+        evenly, where in step they would queue up behind each other at every node, and the nodes rest after that."""
         self.log = log
         self.on_sent = on_sent
         self.on_trace = on_trace
@@ -90,10 +94,14 @@ class SourceRunner:
         sends fewer (additive increase here, decrease by one, below one by half, there); in lossless mode nothing is
         ever late."""
         self._rest_until = 0
+        self._interval = 0
+        """Nanoseconds between two frames of a paced source; 0 where that is not known."""
         self._base: int | None = None
         """Monotonic ns of PTS 0 for a paced source; from its first frame on."""
         self._fill_took = 0
         """Nanoseconds; the next frame will take about as long."""
+        self._captured_at: dict[int, int] = {}
+        """slot -> monotonic ns of the frame in it."""
         self._ready: Buffer | None = None
         self._pending: Buffer | None = None
         self._marks: dict[int, _Sent] = {}
@@ -113,6 +121,7 @@ class SourceRunner:
     def open(self, restarted: bool) -> None:
         """NULL -> READY: the camera answers, the slots are allocated in full."""
         self._info = info = self.node.open()
+        self._interval = int(1e9 / info.fps) if info.fps > 0 else 0
         if restarted:
             self.node.seek(self.ring.captured)
         shape = (info.height, info.width, info.channels)
@@ -195,17 +204,24 @@ class SourceRunner:
             if paced:
                 now = time.monotonic_ns()
                 if self._base is None:
-                    self._base = now - buffer.pts
+                    self._base = self._in_phase(now) - buffer.pts
                 due = self._base + buffer.pts
                 if now < due:
                     return due
                 if now - due > 1_000_000_000:  # hopelessly behind (a slow decoder, a suspended laptop): start over
                     self._base = now - buffer.pts
                 buffer.captured = max(due, buffer.captured)
+                # It was decoded ahead: the trace has that just before the moment that counts.
+                entry = buffer.trace[0]
+                entry[1], entry[2] = buffer.captured - (entry[2] - entry[1]), buffer.captured
             self._ready = None
             self._captured(buffer)
-            self.on_sent(time.monotonic_ns(), self._fill_took)
+            self.on_sent(time.monotonic_ns(), max(self._fill_took, self._interval if paced else 0))
         return time.monotonic_ns()
+
+    def _in_phase(self, now: int) -> int:
+        """The next moment, in monotonic ns, at which a frame of this source may be due: at most a frame away."""
+        return now + (int(self.phase * self._interval) - now) % self._interval if self._interval else now
 
     def _step_live(self) -> int | None:
         while not self._from_reader.empty():
@@ -253,8 +269,6 @@ class SourceRunner:
         except UserError as error:
             raise error.at(self.name) from None
         now = time.monotonic_ns()
-        self._fill_took = now - start
-        self.stats.worked(self._fill_took)
         if not more:
             self.ring.release(buffer.slot)
             return False
@@ -265,14 +279,15 @@ class SourceRunner:
     def _captured(self, buffer: Buffer) -> None:
         """A frame exists: into the ledger, then out, or it waits as the newest."""
         now = time.monotonic_ns()
-        # A paced frame was decoded ahead; its time is when it was due, and so the trace has it.
         entry = buffer.trace[0]
-        entry[1], entry[2] = buffer.captured - (entry[2] - entry[1]), buffer.captured
+        self._fill_took = entry[2] - entry[1]
+        self.stats.worked(self._fill_took)
         if not buffer.wall:  # a source that receives frames knows better when they were captured
             buffer.wall = time.time_ns() - (now - buffer.captured)
         buffer.deadline = buffer.captured + self.budget_ns if self.budget_ns else 0
         full = self._window_full
         buffer.sequence = self.ring.capture(buffer.slot)
+        self._captured_at[buffer.slot] = buffer.captured
         buffer._frame = None
         self.stats.taken += 1
         if full:
@@ -285,6 +300,7 @@ class SourceRunner:
     def _send(self, buffer: Buffer) -> None:
         self.stats.done += 1
         self.passed += 1
+        buffer.trace[0][2] = time.monotonic_ns()
         spread(buffer, self.links)
 
     def _send_pending(self) -> None:
@@ -366,12 +382,12 @@ class SourceRunner:
         return True
 
     def _settle(self, sequence: int, weight: int, fate: Fate, trace: Trace) -> None:
+        captured = self._captured_at.get(self.ring.out[sequence])
         final = self.ring.come_home(sequence, weight, fate)
         if self.on_trace is not None and trace:
             self.on_trace(sequence, fate, trace)
-        if final == DELIVERED and trace:
-            # From the end of capture to the moment the last node let go.
-            latency = trace[-1][2] - trace[0][2]
+        if final == DELIVERED and trace and captured is not None:
+            latency = trace[-1][2] - captured
             self.stats.observe("latency_ms", latency / 1e6)
             if latency < _GROW_BELOW * self.budget_ns:
                 self._allowed = min(self._allowed + _GROWTH, self.node.props.window)
@@ -384,7 +400,7 @@ class SourceRunner:
             self._rest_until = 0
             if self._allowed < 1:
                 # Not all at the same moment again: cameras that started together would go on in the same order.
-                trip = (now - trace[0][2]) * random.uniform(0.5, 1.5) if trace else 0
+                trip = (now - captured) * random.uniform(0.5, 1.5) if captured is not None else 0
                 self._rest_until = now + int(trip * (1 / self._allowed - 1))
 
     def mark_home(self, number: int, weight: int) -> bool:

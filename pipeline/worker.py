@@ -22,6 +22,7 @@ from typing import Any
 import zmq
 
 from pipeline import wire
+from pipeline.alarm import Alarm
 from pipeline.buffer import BadMessage, Buffer, is_trace
 from pipeline.errors import UserError
 from pipeline.inbox import Inbox
@@ -37,7 +38,10 @@ from pipeline.wire import pack
 REPORT_INTERVAL = 0.5
 """Seconds between reports on the bus; they are the heartbeat too."""
 MEMORY_INTERVAL = 5.0
-"""Seconds between two looks at the memory in use: the kernel walks all page tables for each."""
+"""Seconds between two looks at the memory in use."""
+MEMORY_SHARE = 1e-3
+"""And the share of a core they may cost, at the most: the kernel walks all page tables for each look, which takes
+tens of milliseconds where many large frames are mapped."""
 LOGS_PER_REPORT = 50
 """Messages that a process may post between two reports; the rest is counted."""
 _SLICE_NS = 10_000_000
@@ -74,7 +78,7 @@ class Worker:
         self._announced_drained: set[str] = set()
         self._announced_passed: set[str] = set()
         self._traces: list[Any] = []
-        self._next_report = self._next_memory = 0.0
+        self._next_report = 0.0
         self._memory = 0
         self._next_tick: dict[str, float] = {}
 
@@ -143,6 +147,7 @@ class Worker:
                     node, node_plan, links[name], assignment.rings[name],
                     planes=plan.planes[name],
                     budget_ns=0 if node.lossless else int(plan.latency_budget * 1e9),
+                    phase=plan.sources.index(name) / len(plan.sources),
                     log=self.log,
                     on_sent=self._settle,
                     on_trace=self._trace if assignment.trace else None,
@@ -234,6 +239,13 @@ class Worker:
                         node.stopping.set()
                     self.quitting = True
 
+    def _watch_memory(self) -> None:
+        """A thread of its own, so that frames do not wait for the kernel."""
+        while not self.quitting:
+            start = time.thread_time()
+            self._memory = memory_in_use()
+            time.sleep(max(MEMORY_INTERVAL, (time.thread_time() - start) / MEMORY_SHARE))
+
     def _trace(self, sequence: int, fate: Fate, trace: Trace) -> None:
         self._traces.append((sequence, fate, trace))
 
@@ -246,9 +258,6 @@ class Worker:
             self._logs_dropped = 0
         runners: dict[str, Runner | SourceRunner] = {**self.sources, **self.runners}
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        if now >= self._next_memory:
-            self._next_memory = now + MEMORY_INTERVAL
-            self._memory = memory_in_use()
         self.say(
             "stats",
             nodes={name: runner.stats.report() for name, runner in runners.items()},
@@ -327,9 +336,12 @@ class Worker:
         poller = zmq.Poller()
         for socket in (self.bus, self.inbox.socket, self.homebox):
             poller.register(socket, zmq.POLLIN)
+        alarm = Alarm()
+        poller.register(alarm.fd, zmq.POLLIN)
         for source in self.sources.values():
             poller.register(source.wake, zmq.POLLIN)
         batches = [r for r in self.runners.values() if isinstance(r, BatchRunner)]
+        threading.Thread(target=self._watch_memory, name="memory", daemon=True).start()
         wait_ms = 0
         while not self.quitting:
             ready = dict(poller.poll(wait_ms))
@@ -364,12 +376,17 @@ class Worker:
             wait = self._next_report - now
             if self._next_tick:
                 wait = min(wait, min(self._next_tick.values()) - now)
-            if again is not None:
-                wait = min(wait, (again - time.monotonic_ns()) / 1e9)
+            if again is None:
+                alarm.clear()
+            elif again > time.monotonic_ns():
+                alarm.set(again)
+            else:
+                wait = 0
             if any(runner.busy for runner in batches):
                 wait = min(wait, 0.001 if any(runner.node.max_wait for runner in batches) else 0)
-            # Rounded up: poll counts in whole milliseconds, and 0 would spin until the frame is due.
+            # Rounded up: poll counts in whole milliseconds, and 0 would spin until the time has come.
             wait_ms = 0 if more or wait <= 0 else math.ceil(wait * 1000)
+        alarm.close()
         self._report(time.monotonic())
 
     def _announce(self) -> None:

@@ -207,6 +207,30 @@ def test_another_buffer_than_the_one_given_is_an_error_of_the_node(tmp_path: Pat
     assert run.said("a node returns the buffer that it was given")
 
 
+def test_cameras_played_in_real_time_take_turns():
+    interval = 1e9 / 20
+    run = run_graph(
+        "numbers name=a num_buffers=20 fps=20 ! nothing name=n"
+        + "".join(f" numbers name={name} num_buffers=20 fps=20 ! n." for name in "bcd"),
+        trace=True,
+    )
+    for place, name in enumerate("abcd"):
+        sent = [trace[0][2] for _, _, trace in run.traces if trace[0][0] == name]
+        assert len(sent) == 20
+        # Some are late on a busy machine, none is early.
+        assert min((at - place * interval / 4) % interval for at in sent) < interval / 4
+
+
+def test_latency_counts_from_when_a_frame_was_due():
+    """Not from when it was decoded, ahead of its time; nor only from when its source let it go."""
+    run = run_graph("numbers name=a num_buffers=20 fps=20 ! work delay=10ms ! nothing", trace=True)
+    latency = run.supervisor.figures["a"].metrics["latency_ms"]
+    since_sent = [(trace[-1][2] - trace[0][2]) / 1e6 for _, _, trace in run.traces]
+    assert latency.count == 20
+    assert 10 < sum(since_sent) / 20 < latency.mean
+    assert min(latency.samples) < 50
+
+
 def test_lossless_waits_even_for_a_source_that_wants_to_be_paced():
     run = run_graph(
         "numbers name=a num_buffers=30 force_paced=true fps=500 ! work delay=10ms ! nothing", ["mode=lossless"]
