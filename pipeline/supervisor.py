@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable
@@ -43,6 +44,8 @@ RESTART_LIMIT = 5
 HEALTHY_AFTER = 60.0
 """Seconds after which a restart is no longer 'in a row'."""
 MAX_BACKOFF = 5.0
+ORDERLY = (0, -signal.SIGTERM)
+"""Exit codes of a process that is no trouble while its graph stops: a service manager may end all of them alike."""
 
 
 @dataclass
@@ -292,6 +295,8 @@ class Supervisor:
             text += f": {last}"
         if self.stop_reason is not None:
             self.log("warning", process.name, text)
+            if code not in ORDERLY:
+                process.error = f"{process.name}: {text} while the graph was stopping"
             return
         if code > 0 and not ready and process.restarts_total == 0:
             self.errors.append(f"{process.name}: {text}")  # it never worked: trying again would not mend it
@@ -447,6 +452,8 @@ class Supervisor:
         closing = self.stop_reason is not None or self.drained >= set(self.plan.sources)
         for process in self.processes.values():
             if process.child is None:
+                if process.error and process.error not in self.errors:
+                    self.errors.append(process.error)
                 continue
             late = process.child.poll() is None
             if late:
@@ -459,9 +466,10 @@ class Supervisor:
                 self.errors.append(process.error)
             elif late and closing and played and not self._abort:
                 self.errors.append(f"{process.name}: did not close in time and was killed")
-            elif code > 0 and process.error is None:
-                last = next((line for line in reversed(process.stderr) if line.strip()), f"exit code {code}")
-                self.errors.append(f"{process.name}: the process ended badly: {last}")
+            elif code not in ORDERLY and not late and process.error is None:
+                last = next((line for line in reversed(process.stderr) if line.strip()), "")
+                how = last or (f"signal {-code}" if code < 0 else f"exit code {code}")
+                self.errors.append(f"{process.name}: the process ended badly: {how}")
         self.monitor.close()
         self._clean_up()
 

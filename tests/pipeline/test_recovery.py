@@ -240,3 +240,25 @@ def test_the_spawner_is_killed_and_its_workers_with_it(tmp_path: Path):
         assert ledger.in_flight == 0
         assert {reason for _, reason in ledger.dropped} <= {"lost"}
     assert all(len(lines) > 100 for lines in records(out).values())
+
+
+@pytest.mark.parametrize(
+    ("death", "error"),
+    [
+        (signal.SIGKILL, "w: the process was killed by signal 9 while the graph was stopping"),
+        (signal.SIGTERM, None),  # as a service manager sends it to all processes of a service
+    ],
+)
+def test_a_process_that_dies_while_the_graph_stops(death: signal.Signals, error: str | None):
+    def tick(supervisor: Supervisor) -> None:
+        child = supervisor.processes["w"].child
+        if supervisor.stop_reason is None and supervisor.figures["r"].done >= 5:
+            supervisor.stop("enough")
+        elif supervisor.stop_reason is not None and child is not None and child.poll() is None:
+            os.kill(child.pid, death)
+
+    # A long way from `a` to `r`, so that the stop takes a while.
+    run = run_graph("numbers name=a num_buffers=0 ! work name=w delay=100ms ! nothing name=r", ["mode=lossless"], tick)
+    assert run.error == error
+    assert run.said("the process ")
+    assert all(ledger.adds_up for ledger in run.ledgers.values())
