@@ -217,6 +217,8 @@ def check_properties(cls: type[Node], given: dict[str, Any], name: str) -> Any:
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "string_type":
+            message = """it must be text: "7" in a file, '"7"' in a launch string"""
         if first["type"] == "missing":
             raise GraphError(f"{name}: {type_name} needs the property '{key}'") from None
         if not key:  # the properties do not go together

@@ -37,6 +37,7 @@ class Needy(Sink):
         ({}, "n: needy needs the property 'path'"),
         ({"path": "x", "cuont": 3}, "n: unknown property 'cuont' of needy; did you mean 'count'?"),
         ({"path": "x", "count": 0}, "n: property 'count' of needy is 0: Input should be greater than or equal to 1"),
+        ({"path": 7}, """n: property 'path' of needy is 7: it must be text: "7" in a file, '"7"' in a launch string"""),
         ({"path": ["rtsp://me:s3cret@host"]}, "n: property 'path' of needy is ['rtsp://***@host']"),
     ],
 )
