@@ -1,0 +1,42 @@
+"""The benchmarks of whole graphs and of training, in small."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import e2e, startup, train
+from bench.record import Settings
+from tests.support.graphs import VIDEOS
+
+
+def test_training_is_measured_against_the_usual_loop(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(train, "PICTURES", {"cpu": 256})
+    monkeypatch.setattr(train, "WIDTHS", (4,))
+    result = train.run(Settings(runs=1, only=("emograph fp32",)))
+    [rows] = result.tables.values()
+    assert [row["contestant"] for row in rows] == [train.PEER, "emograph fp32"]
+    assert rows[0]["times_peer"] == 1
+    assert rows[1]["times_peer"] == pytest.approx(rows[1]["images/s"] / rows[0]["images/s"])
+    assert rows[1]["epoch, minutes"] == pytest.approx(train.EPOCH / rows[1]["images/s"] / 60)
+
+
+def test_startup_counts_from_the_command():
+    frame, event = startup._start("testsrc ! haardetect ! publish endpoint={}")
+    assert 0 < frame < event
+
+
+@pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"the test videos are not here ({VIDEOS})")
+def test_live_cameras_are_watched_from_outside(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(e2e, "WARM_UP", 1.0)
+    found = e2e._live([VIDEOS / "thanks.mkv"], cameras=2, fps=5, seconds=4.0)
+    row = e2e._live_row(found, 2)
+    assert found.frames + sum(found.dropped.values()) == pytest.approx(2 * 5 * found.seconds, rel=0.3)
+    assert len(found.latencies) > 0
+    assert 0 < row["p50 ms"] <= row["p95 ms"]
+    assert row["memory MB per camera"] == row["memory MB"] / 2 > 0
+
+
+@pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"the test videos are not here ({VIDEOS})")
+def test_the_plain_loop_calls_the_nodes_in_a_worker_per_core(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(e2e, "WARM_UP", 0.5)
+    assert e2e._plain_loop([VIDEOS / "thanks.mkv"], seconds=2.0) > 0
