@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 
 from pipeline.errors import UserError
-from pipeline.events import subscribe
 from pipeline.graph import expand
 from pipeline.spec import load, parse_yaml
+from pipeline.subscription import subscribe
 from pipeline.supervisor import Supervisor
 
 

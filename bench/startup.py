@@ -13,7 +13,7 @@ import time
 
 from bench.record import Result, Settings, middle, percentile
 from pipeline.errors import UserError
-from pipeline.events import subscribe
+from pipeline.subscription import subscribe
 
 LIMIT = 120.0
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pipeline.buffer import Buffer, Mark, Region
     from pipeline.caps import Pad, pad
     from pipeline.errors import GraphError, UserError
-    from pipeline.events import Event, subscribe, to_dataframe
+    from pipeline.events import Event
     from pipeline.harness import Harness
     from pipeline.node import (
         BatchTransform,
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
         Transform,
         VideoInfo,
     )
+    from pipeline.subscription import subscribe, to_dataframe
 
 _HOME = {
     "Buffer": "buffer", "Mark": "buffer", "Region": "buffer", "Pad": "caps", "pad": "caps",
     "GraphError": "errors", "UserError": "errors", "Harness": "harness",
-    "Event": "events", "subscribe": "events", "to_dataframe": "events",
+    "Event": "events", "subscribe": "subscription", "to_dataframe": "subscription",
     "BatchTransform": "node", "Node": "node", "Properties": "node", "Seconds": "node", "Sink": "node",
     "Source": "node", "SourceProperties": "node", "Transform": "node", "VideoInfo": "node",
 }  # fmt: skip

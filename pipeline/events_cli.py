@@ -14,8 +14,9 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from pipeline.events import Event, Subscription, subscribe
+from pipeline.events import Event
 from pipeline.jsonlines import json_line
+from pipeline.subscription import Subscription, subscribe
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -12,7 +12,6 @@ from typing import Any
 
 from pipeline import console
 from pipeline.errors import GraphError, UserError
-from pipeline.events import Subscription, subscribe
 from pipeline.events_cli import line_writer
 from pipeline.graph import attach, expand
 from pipeline.live import LiveStatus
@@ -20,6 +19,7 @@ from pipeline.node import seconds
 from pipeline.plan import Plan
 from pipeline.registry import find
 from pipeline.spec import load
+from pipeline.subscription import Subscription, subscribe
 from pipeline.supervisor import Supervisor
 from pipeline.trace import TraceFile
 

@@ -19,7 +19,7 @@ import zmq
 from nodes import publish
 from nodes.publish import Publish
 from pipeline import Event, GraphError, Harness, Region, UserError, subscribe
-from pipeline.events import Subscription
+from pipeline.subscription import Subscription
 
 ANY_PORT = "tcp://127.0.0.1:*"
 

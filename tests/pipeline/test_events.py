@@ -270,7 +270,7 @@ def test_snapshots_for_others_are_passed_over(foreign):
 
 
 def test_a_snapshot_is_asked_for_after_a_loss(foreign, monkeypatch):
-    monkeypatch.setattr("pipeline.events._RESYNC_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.subscription._RESYNC_SECONDS", 0.0)
     with subscribe(foreign.endpoint, ["door"], ["change"], timeout=5) as events:
         assert foreign.asked() == b"\x01emotion/door/change"
         foreign.say(present(1, 7), fields(sequence=2))
