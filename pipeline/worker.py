@@ -27,6 +27,7 @@ from pipeline.buffer import BadMessage, Buffer, is_trace
 from pipeline.errors import UserError
 from pipeline.inbox import Inbox
 from pipeline.links import CallHome, CallLink, Home, Link, Outbox, SocketHome, SocketLink
+from pipeline.memory import MemoryWatch
 from pipeline.node import Node, Sink, Source
 from pipeline.plan import Assignment
 from pipeline.ring import Fate, Reader
@@ -37,11 +38,6 @@ from pipeline.wire import pack
 
 REPORT_INTERVAL = 0.5
 """Seconds between reports on the bus; they are the heartbeat too."""
-MEMORY_INTERVAL = 5.0
-"""Seconds between two looks at the memory in use."""
-MEMORY_SHARE = 1e-3
-"""And the share of a core they may cost, at the most: the kernel walks all page tables for each look, which takes
-tens of milliseconds where many large frames are mapped."""
 LOGS_PER_REPORT = 50
 """Messages that a process may post between two reports; the rest is counted."""
 _SLICE_NS = 10_000_000
@@ -79,7 +75,7 @@ class Worker:
         self._announced_passed: set[str] = set()
         self._traces: list[Any] = []
         self._next_report = 0.0
-        self._memory = 0
+        self._memory = MemoryWatch()
         self._next_tick: dict[str, float] = {}
 
     # Construction --------------------------------------------------------------------------------------
@@ -239,13 +235,6 @@ class Worker:
                         node.stopping.set()
                     self.quitting = True
 
-    def _watch_memory(self) -> None:
-        """A thread of its own, so that frames do not wait for the kernel."""
-        while not self.quitting:
-            start = time.thread_time()
-            self._memory = memory_in_use()
-            time.sleep(max(MEMORY_INTERVAL, (time.thread_time() - start) / MEMORY_SHARE))
-
     def _trace(self, sequence: int, fate: Fate, trace: Trace) -> None:
         self._traces.append((sequence, fate, trace))
 
@@ -262,7 +251,7 @@ class Worker:
             "stats",
             nodes={name: runner.stats.report() for name, runner in runners.items()},
             cpu=usage.ru_utime + usage.ru_stime,
-            rss=self._memory,
+            rss=self._memory.bytes,
             garbage=self.garbage,
         )
         if self._traces:
@@ -341,7 +330,7 @@ class Worker:
         for source in self.sources.values():
             poller.register(source.wake, zmq.POLLIN)
         batches = [r for r in self.runners.values() if isinstance(r, BatchRunner)]
-        threading.Thread(target=self._watch_memory, name="memory", daemon=True).start()
+        self._memory.start()
         wait_ms = 0
         while not self.quitting:
             ready = dict(poller.poll(wait_ms))
@@ -399,19 +388,6 @@ class Worker:
             if runner.passed and name not in self._announced_passed:
                 self._announced_passed.add(name)
                 self.say("passed", node=name)
-
-
-def memory_in_use() -> int:
-    """Bytes of memory that this process is answerable for: pages that it shares with others (those inherited from the
-    spawner, libraries) count in part, frame slots not at all, since they are their sources'."""
-    try:
-        with open("/proc/self/smaps_rollup") as lines:
-            sizes = {key: int(value.split()[0]) for key, _, value in (line.partition(":") for line in lines) if value}
-        return (sizes["Pss_Anon"] + sizes["Pss_File"]) * 1024
-    except (OSError, KeyError, ValueError, IndexError):  # an older kernel
-        with open("/proc/self/statm") as statm:
-            pages = statm.read().split()
-        return (int(pages[1]) - int(pages[2])) * resource.getpagesize()
 
 
 def work() -> None:
