@@ -89,10 +89,16 @@ def _open(kind: str, precision: str, job: dict[str, Any]) -> Run:
 
         place = find_device(device)
         assert place is not None
-        return CudaBackend(weights, place, precision, max(job["sizes"][:-1]), graphs=kind == "cuda")  # pyright: ignore[reportArgumentType]
+        sizes = max(job["sizes"][:-1])
+        return CudaBackend(weights, place, precision, sizes, kind == "cuda", _refuse)  # pyright: ignore[reportArgumentType]
     from nodes.emotion.backends import load
 
     return load(weights, kind, "cpu", precision, job["threads"])  # pyright: ignore[reportArgumentType]
+
+
+def _refuse(text: str) -> None:
+    """What a graph would be warned of would make another contestant of this one."""
+    raise RuntimeError(text)
 
 
 def _peer(weights: str, device: str, threads: int) -> Run:

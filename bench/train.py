@@ -108,7 +108,9 @@ def _usual(recipe: Recipe, images: np.ndarray, labels: np.ndarray, device: torch
     """Images/s of one epoch after the other."""
     net = ResNet9(recipe.width).to(device, memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     on_gpu = device.type == "cuda"
-    loader = DataLoader(_Pictures(images, labels), recipe.batch, shuffle=True, num_workers=1, pin_memory=on_gpu)
+    loader = DataLoader(
+        _Pictures(images, labels), recipe.batch, shuffle=True, num_workers=1, pin_memory=on_gpu, persistent_workers=True
+    )
     optimizer = torch.optim.Adam(net.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * math.ceil(len(images) / recipe.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps)

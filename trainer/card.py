@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodes.emotion.weights import Header, find_weights, load_weights
-from nodes.preprocess import LABELS
+from nodes.preprocess import LABELS, Preprocess
 from trainer.checkpoint import write_whole
 from trainer.dataset import FaceSet, load
 from trainer.evaluate import Evaluation, evaluate
+from trainer.prepare import pick_device
+from trainer.through_detector import Found, find_faces
 
 
 @dataclass(frozen=True)
@@ -145,12 +147,15 @@ def _interval(interval: tuple[float, float]) -> str:
     return f"{interval[0]:.1%} - {interval[1]:.1%}"
 
 
-def write_card(out: Path, weights: dict[str, str | Path], faces: FaceSet, split: str) -> None:
+def write_card(out: Path, weights: dict[str, str | Path], faces: FaceSet, split: str, device: str = "auto") -> None:
     """Measure weights, {name on the card: name or file}, on one split's faces, and write the card."""
     entries = []
+    found: dict[Preprocess, Found] = {}
     for name, place in weights.items():
         net, header = load_weights(place)
-        result = evaluate(net, header, faces, split, through_detector=True)
+        if header.preprocess not in found:
+            found[header.preprocess] = find_faces(faces.images, header.preprocess)
+        result = evaluate(net.to(pick_device(device)), header, faces, split, found=found[header.preprocess])
         entries.append(Entry(name, header, result, find_weights(place).stat().st_size))
     write_whole(out, card(entries).encode())
 

@@ -54,8 +54,20 @@ class Evaluation:
         return asdict(self)
 
 
-def evaluate(net: ResNet9, header: Header, faces: FaceSet, split: str, through_detector: bool = False) -> Evaluation:
-    """Measure a network on one split's faces; probabilities are taken after the header's temperature."""
+def evaluate(
+    net: ResNet9,
+    header: Header,
+    faces: FaceSet,
+    split: str,
+    through_detector: bool = False,
+    found: Found | None = None,
+) -> Evaluation:
+    """Measure a network on one split's faces, on its device; probabilities are taken after the header's temperature.
+
+    found: what `find_faces` gave for these faces, where that is known already: it takes minutes.
+    """
+    if through_detector and found is None:
+        found = find_faces(faces.images, header.preprocess)
     temperature = header.temperature
     logits = {tta: predict_logits(net, faces.images, tta) for tta in VIEWS}
     plain = {T: probabilities(logits["none"], T) for T in (1.0, temperature)}
@@ -70,7 +82,7 @@ def evaluate(net: ResNet9, header: Header, faces: FaceSet, split: str, through_d
         split,
         {tta: figures(probabilities(views, temperature), faces.labels) for tta, views in logits.items()},
         calibration,
-        _through_detector(net, faces, find_faces(faces.images, header.preprocess)) if through_detector else None,
+        _through_detector(net, faces, found) if found is not None else None,
     )
 
 

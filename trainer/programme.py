@@ -2,7 +2,9 @@
 
 Five seeds of best.yaml, then their distillation into `resnet9` and into `resnet9-s`; the two files go into the
 package, their measured figures onto docs/MODEL_CARD.md. Give --minutes where a machine ends commands after a while:
-the programme stops in time with exit code 75, and the same command goes on where it was; 0 means all done.
+the programme stops after an epoch with exit code 75, and the same command goes on where it was; 0 means all done.
+key=value changes all recipes alike (epochs=100). The card takes minutes of CPU time for finding faces: --no-card leaves
+it to `python -m trainer.card`, on another machine.
 --trial runs every step on a few rows with tiny networks, within a minute or two on a CPU, and ships nothing.
 """
 
@@ -37,12 +39,13 @@ _TRIAL_ROWS = 300
 
 
 class OutOfTime(Exception):
-    """The minutes given are over; what was saved is there."""
+    """The minutes given are over; all epochs so far are saved."""
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Every step that is not done yet. Raises OutOfTime where --minutes are over."""
-    overrides, seeds = (_TRIAL, 2) if arguments.trial else ((), 5)
+    overrides = [*(_TRIAL if arguments.trial else ()), *arguments.overrides]
+    seeds = arguments.seeds or (2 if arguments.trial else 5)
     faces = load_for_training(arguments.data)
     if arguments.trial:
         faces = _few(faces)
@@ -53,7 +56,9 @@ def run(arguments: argparse.Namespace) -> None:
     def timed(tell: Callable[..., None]) -> Callable[..., None]:
         def told(*news: int | Progress) -> None:
             tell(*news)
-            if time.monotonic() > arguments.deadline:
+            progress = news[-1]
+            assert isinstance(progress, Progress)
+            if progress.public is not None and time.monotonic() > arguments.deadline:
                 raise OutOfTime
 
         return told
@@ -72,11 +77,15 @@ def run(arguments: argparse.Namespace) -> None:
                 train_run(student, faces, arguments.out / name, place, ferplus, timed(view.tell))
 
     made = {name: arguments.out / folder / "weights.safetensors" for name, folder in SHIPPED.items()}
-    card = arguments.out / "MODEL_CARD.md"
-    write_card(card, made, faces.split(PUBLIC), PUBLIC)
     if not arguments.trial:
         for name, path in made.items():
             shutil.copyfile(path, Path(nodes.__file__).parent / "emotion" / "data" / f"{name}.safetensors")
+    if arguments.no_card:
+        print(f"all done but the card: {', '.join(map(str, made.values()))}")
+        return
+    card = arguments.out / "MODEL_CARD.md"
+    write_card(card, made, faces.split(PUBLIC), PUBLIC, place)
+    if not arguments.trial:
         shutil.copyfile(card, ROOT / "docs" / "MODEL_CARD.md")
     print(f"all done; the card is {card}")
 
@@ -90,11 +99,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="fer2013.csv")
     parser.add_argument("--ferplus", type=Path, required=True, help="ferplus.csv")
-    parser.add_argument("--out", type=Path, default=Path("runs"))
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change a key of all recipes: epochs=100")
+    parser.add_argument("--seeds", type=int, help="teachers (default: 5)")
+    parser.add_argument("--out", type=Path, help="folder of the runs (default: runs, for a trial runs-trial)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop in time to be started again")
+    parser.add_argument("--no-card", action="store_true", help="leave the card to python -m trainer.card")
     parser.add_argument("--trial", action="store_true", help="every step, very small; ships nothing")
     arguments = parser.parse_args()
+    arguments.out = arguments.out or Path("runs-trial" if arguments.trial else "runs")
     arguments.deadline = time.monotonic() + 60 * arguments.minutes
     try:
         run(arguments)

@@ -99,11 +99,10 @@ class Emotion(BatchTransform):
         asked: list[tuple[np.ndarray, Answer]] = []
         try:
             answers = [self._answer(buffer, region, asked) for buffer, region in faces]
-            for start in range(0, len(asked), self.max_batch):  # one frame may hold more faces than a batch
-                part = asked[start : start + self.max_batch]
+            if asked:
                 assert self._classify is not None
-                rows = self._classify(np.stack([patch for patch, _ in part]))
-                for (_, answer), raw in zip(part, rows, strict=True):
+                rows = self._classify(np.stack([patch for patch, _ in asked]))
+                for (_, answer), raw in zip(asked, rows, strict=True):
                     answer.raw = raw
         except Exception:
             for memory in self._memories.values():

@@ -11,7 +11,7 @@ from nodes.emotion.model import ResNet9
 from nodes.emotion.weights import Header, load_weights
 from nodes.preprocess import LABELS, Preprocess, preprocess
 from pipeline.errors import UserError
-from trainer.card import Entry, card
+from trainer.card import Entry, card, write_card
 from trainer.class_means import class_faces
 from trainer.dataset import PUBLIC, TRAINING, FaceSet
 from trainer.evaluate import evaluate
@@ -67,6 +67,17 @@ def test_where_there_is_no_face_none_is_found(net: ResNet9) -> None:
     through = evaluate(net, Header(width=4), grey, PUBLIC, through_detector=True).through_detector
     assert through is not None
     assert (through.count, through.found, through.found_rate) == (2, 0, 0.0)
+
+
+def test_faces_are_looked_for_once_for_all_the_networks_on_a_card(
+    drawn: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr("trainer.card.find_faces", lambda *given: calls.append(given) or find_faces(*given))
+    names: dict[str, str | Path] = {"one": "resnet9-s", "two": "resnet9-s"}
+    write_card(tmp_path / "CARD.md", names, drawn, PUBLIC, "cpu")
+    assert len(calls) == 1
+    assert (tmp_path / "CARD.md").read_text().count("Through the detector") == 2
 
 
 def test_an_evaluation_is_json_and_fills_the_card(net: ResNet9, drawn: FaceSet) -> None:

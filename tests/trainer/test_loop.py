@@ -89,6 +89,36 @@ def test_a_resumed_run_ends_in_the_same_bits(faces: FaceSet, tmp_path: Path, opt
     assert timeless == [[(k, v) for k, v in row.items() if "second" not in k] for row in unbroken.history]
 
 
+def test_a_run_stopped_at_the_end_of_an_epoch_keeps_it(
+    faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where epochs are so short that not each of them is saved, as on a GPU."""
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_SAVES", 1e9)
+
+    def tell(progress: Progress) -> None:
+        if progress.public is not None and progress.epoch == 1:
+            raise Stopped
+
+    path, wanted = tmp_path / "c.safetensors", recipe()
+    with pytest.raises(Stopped):
+        new_run(faces, wanted).train(path, tell)
+    resumed, unbroken = new_run(faces, wanted), new_run(faces, wanted)
+    resumed.resume(path)
+    assert resumed.epoch == 2
+    resumed.train(path)
+    unbroken.train(None)
+    assert same(resumed, unbroken)
+
+
+def test_the_average_follows_the_network(faces: FaceSet) -> None:
+    run = new_run(faces, recipe(epochs=1, ema=0))
+    run.train(None)
+    assert all(
+        torch.equal(mean, value)
+        for mean, value in zip(run.average.state_dict().values(), run.trainee.net.state_dict().values(), strict=True)
+    )
+
+
 def test_the_seed_decides(faces: FaceSet) -> None:
     runs = [new_run(faces, recipe(epochs=1, seed=seed)) for seed in (0, 0, 1)]
     for run in runs:

@@ -48,3 +48,14 @@ def test_the_whole_programme_stops_in_time_and_goes_on(command: Callable[..., No
     assert "## `resnet9`" in card
     assert "## `resnet9-s`" in card
     assert {name: find_weights(name).read_bytes() for name in available()} == packaged
+
+
+def test_the_programme_takes_changes_of_its_recipes_and_leaves_the_card_out(
+    command: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("--no-card", "--seeds", "1", "epochs=2")
+    out = tmp_path / "out"
+    assert not (out / "MODEL_CARD.md").exists()
+    assert not (out / "best" / "seed-1").exists()
+    assert load_weights(out / "distil-s" / "weights.safetensors")[1].recipe["epochs"] == 2
+    assert "all done but the card" in capsys.readouterr().out

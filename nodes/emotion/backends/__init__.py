@@ -62,7 +62,7 @@ def load(
     """The back end asked for, warmed up; `auto` takes the fastest that is installed for the device.
 
     weights: a packaged name or a path. device: auto, cpu, cuda or cuda:N. precision: auto is fp32 on a CPU and bf16
-    on a GPU. threads: of a CPU. max_batch: faces in one call, at most; a GPU prepares for it.
+    on a GPU. threads: of a CPU. max_batch: faces that a GPU prepares for; a call may bring more, which go in parts.
 
     Raises UserError where the back end, the device or the precision is not to be had here, and WeightsError.
     """

@@ -2,7 +2,8 @@
 
 At a batch of 8 the network's thirty kernels take less time than Python needs to launch them; a CUDA graph launches
 them all at once. A graph has one batch size, so a batch is padded to the next power of two. What is more than
-max_batch goes in parts: while one is computed, the next is copied, and the answers are waited for once, at the end.
+max_batch (or LARGEST) goes in parts: while one is computed, the next is copied, and the answers are waited for once,
+at the end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from nodes.emotion.backends import Precision, parts
 from nodes.emotion.model import fuse
 from nodes.emotion.weights import load_weights
 from pipeline.errors import UserError
+
+LARGEST = 512
+"""Faces computed at once, at the most: the maps of more take gigabytes, and no GPU is faster with them."""
 
 _WARM_UPS = 3
 """Calls before a capture, so that cuDNN has chosen its algorithms and allocated its workspaces."""
@@ -39,11 +43,13 @@ class CudaBackend:
         self._size, self._classes = header.preprocess.size, len(header.labels)
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = False  # precision fp32 means it
-        self._sizes = bucket_sizes(max_batch)
+        self._sizes = bucket_sizes(min(max_batch, LARGEST))
+        self._answers = _on_host(0, (self._classes,), torch.float32, device)
         try:
             self._model = fuse(model).to(device, torch.float32 if precision == "fp32" else torch.bfloat16)
             self._compute, self._copy = torch.cuda.Stream(device), torch.cuda.Stream(device)
             self._slots = [_Slot(self._sizes[-1], self._size, device) for _ in range(2)]
+            self._input = torch.zeros_like(self._slots[0].faces)
             torch.cuda.synchronize(device)  # what was put there is there, for the other streams too
             self._graphs = self._capture(warn) if graphs else {}
         except torch.OutOfMemoryError as error:
@@ -52,29 +58,31 @@ class CudaBackend:
         self(np.zeros((1, self._size, self._size), np.uint8))
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
-        answers = torch.empty((len(faces), self._classes), pin_memory=self._device.type == "cuda")
+        if len(faces) > len(self._answers):
+            self._answers = _on_host(len(faces), (self._classes,), torch.float32, self._device)
         for number, part in enumerate(parts(len(faces), self._sizes[-1])):
             slot = self._slots[number % 2]
             count = part.stop - part.start
             slot.copied.synchronize()  # its staging buffer may still be on its way to the GPU, two parts ago
-            slot.staging[:count].copy_(torch.from_numpy(faces[part]))
+            np.copyto(slot.staging_array[:count], faces[part])
             with torch.cuda.stream(self._copy):
-                self._copy.wait_event(slot.computed)
+                self._copy.wait_event(slot.taken)
                 slot.faces[:count].copy_(slot.staging[:count], non_blocking=True)
                 slot.copied.record(self._copy)
             with torch.cuda.stream(self._compute):
                 self._compute.wait_event(slot.copied)
-                answers[part].copy_(self._run(number % 2, count)[:count], non_blocking=True)
-                slot.computed.record(self._compute)
+                self._input[:count].copy_(slot.faces[:count])
+                slot.taken.record(self._compute)
+                self._answers[part].copy_(self._run(count)[:count], non_blocking=True)
         self._compute.synchronize()
-        return answers.numpy()
+        return self._answers[: len(faces)].numpy().copy()
 
-    def _run(self, slot: int, count: int) -> Tensor:
-        """Probabilities of a slot's first faces, (bucket, classes), on the stream that is current."""
+    def _run(self, count: int) -> Tensor:
+        """Probabilities of the first faces of the input, (bucket, classes), on the stream that is current."""
         bucket = next(size for size in self._sizes if size >= count)
-        if (slot, bucket) not in self._graphs:
-            return self._probabilities(self._slots[slot].faces[:bucket])
-        graph, output = self._graphs[slot, bucket]
+        if bucket not in self._graphs:
+            return self._probabilities(self._input[:bucket])
+        graph, output = self._graphs[bucket]
         graph.replay()
         return output
 
@@ -82,22 +90,21 @@ class CudaBackend:
         with torch.inference_mode():
             return (self._model(faces).float() / self._temperature).softmax(dim=1)
 
-    def _capture(self, warn: Callable[[str], None]) -> dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor]]:
-        """(slot, batch size) -> graph and its output. They run one after the other, so they share their memory."""
+    def _capture(self, warn: Callable[[str], None]) -> dict[int, tuple[torch.cuda.CUDAGraph, Tensor]]:
+        """Batch size -> graph and its output. They run one after the other, so they share their memory."""
         graphs = {}
         pool = torch.cuda.graph_pool_handle()
         try:
             for bucket in reversed(self._sizes):  # the largest first: the smaller ones fit into what it took
-                for number, slot in enumerate(self._slots):
-                    faces = slot.faces[:bucket]
-                    with torch.cuda.stream(self._compute):
-                        for _ in range(_WARM_UPS):
-                            self._probabilities(faces)
-                    self._compute.synchronize()
-                    graph = torch.cuda.CUDAGraph()
-                    with torch.cuda.graph(graph, pool=pool, stream=self._compute):
-                        output = self._probabilities(faces)
-                    graphs[number, bucket] = graph, output
+                faces = self._input[:bucket]
+                with torch.cuda.stream(self._compute):
+                    for _ in range(_WARM_UPS):
+                        self._probabilities(faces)
+                self._compute.synchronize()
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=pool, stream=self._compute):
+                    output = self._probabilities(faces)
+                graphs[bucket] = graph, output
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -110,9 +117,15 @@ class _Slot:
     """Pinned memory on the host and its place on the GPU, for one part of a batch."""
 
     def __init__(self, count: int, size: int, device: torch.device) -> None:
-        self.staging = torch.zeros((count, size, size), dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self.staging = _on_host(count, (size, size), torch.uint8, device)
+        self.staging_array = self.staging.numpy()
         self.faces = torch.zeros((count, size, size), dtype=torch.uint8, device=device)
-        self.copied, self.computed = torch.cuda.Event(), torch.cuda.Event()
+        self.copied, self.taken = torch.cuda.Event(), torch.cuda.Event()
+
+
+def _on_host(count: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory of the host that the GPU reads and writes by itself."""
+    return torch.zeros((count, *shape), dtype=dtype, pin_memory=device.type == "cuda")
 
 
 def bucket_sizes(max_batch: int) -> tuple[int, ...]:
