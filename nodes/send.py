@@ -219,6 +219,7 @@ class Send(Sink):
             if now > end or self.stopping.is_set():
                 return
             self._socket.poll(20)
+            self.breathe()
             self.tick()
 
     def _ready(self, name: str) -> bool:

@@ -5,7 +5,9 @@ Everything that can be wrong without opening a file or a camera is found here, b
 
 from __future__ import annotations
 
+import os
 from itertools import chain, count
+from pathlib import Path
 from typing import Any
 
 from pipeline.caps import mismatch
@@ -188,6 +190,7 @@ def _expand(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], or
             )
     plan = Plan(spec.name, spec.mode, spec.latency_budget, nodes)
     _check_one_way(plan)
+    _check_files(plan, spec, classes)
     node_classes = {n: classes[p.base][1] for n, p in nodes.items()}
     for camera in plan.sources:
         plan.planes[camera] = _give_planes(plan, camera, node_classes)
@@ -211,6 +214,25 @@ def _check_one_way(plan: Plan) -> None:
                         f"{node.name}; link it to one of them"
                     )
                 fed_by[target] = node.name
+
+
+def _check_files(plan: Plan, spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]]) -> None:
+    """No node writes what another reads or writes: a recording would be gone before its first frame is read."""
+    taken: dict[str, str] = {}
+    written: list[tuple[str, str, Path]] = []
+    for node in plan.nodes.values():
+        cls, where = classes[node.base][1], spec.nodes[node.base].where
+        props = check_properties(cls, node.properties, node.name)
+        try:
+            taken |= {os.path.realpath(path): f"{node.name} reads" for path in cls.reads(props)}
+            written += [(where, node.name, path) for path in cls.writes(props, node.streams)]
+        except UserError as error:
+            raise GraphError(f"{where}: {node.name}: {error}") from None
+    for where, name, path in written:
+        other = taken.get(os.path.realpath(path))
+        if other is not None:
+            raise GraphError(f"{where}: {name}: it would write to '{path}', which {other}")
+        taken[os.path.realpath(path)] = f"{name} writes"
 
 
 def _replicas(node: NodeSpec, cameras: list[str]) -> int:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -102,6 +103,7 @@ class Node:
         self._log: Callable[[str, str], None] = lambda level, text: None
         self._request_stop: Callable[[str], None] = lambda reason: None
         self._observe: Callable[[str, float], None] = lambda metric, value: None
+        self._breathe: Callable[[], None] = lambda: None
 
     @classmethod
     def type_name(cls) -> str:
@@ -109,6 +111,19 @@ class Node:
         return cls.__name__.lower()
 
     # What a plugin overrides ---------------------------------------------------------------------------
+
+    @classmethod
+    def reads(cls, props: Any) -> list[Path]:
+        """The files that a node with these properties reads; the check of a graph asks, before anything starts.
+
+        This and `writes` may raise UserError for what is wrong with a path as such.
+        """
+        return []
+
+    @classmethod
+    def writes(cls, props: Any, streams: list[str]) -> list[Path]:
+        """The files that it writes for these cameras. None may be another node's too."""
+        return []
 
     def open(self) -> Any:
         """NULL -> READY: acquire what is needed (files, models, sockets). UserError here stops the start."""
@@ -127,6 +142,13 @@ class Node:
     def log(self, level: str, text: str) -> None:
         """Post a message on the bus. level: `debug`, `info`, `warning` or `error`. Nodes never print."""
         self._log(level, text)
+
+    def breathe(self) -> None:
+        """Let the engine look for the graph's end, from within a call that waits for something: `stopping` is then set.
+
+        A call that takes long without this holds the end up, and is killed in the end.
+        """
+        self._breathe()
 
     def observe(self, metric: str, value: float) -> None:
         """Add one sample to a metric of this node (mean and maximum are reported about twice a second)."""

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from typing import Any
 
 import zmq
@@ -69,6 +70,7 @@ class Worker:
         self._logs: queue.SimpleQueue[tuple[str, str, str]] = queue.SimpleQueue()
         self._logs_left = LOGS_PER_REPORT
         self._logs_dropped = 0
+        self._unheard: deque[dict[str, Any]] = deque()
         self.quitting = False
         self._opened: list[str] = []
         self._announced_drained: set[str] = set()
@@ -155,6 +157,7 @@ class Worker:
                 runner = self.runners[name] = RUNNERS[node.kind](node, node_plan, links, homes, readers, self.log)
                 runner.flush_links = self._flush
             node._observe = runner.stats.observe
+            node._breathe = self._breathe
         if "cv2" in sys.modules:
             # A thread pool per process would fight the other processes for the same cores.
             sys.modules["cv2"].setNumThreads(1)
@@ -209,10 +212,20 @@ class Worker:
             else:
                 self._logs_dropped += 1
 
+    def _breathe(self) -> None:
+        """Called by a node in the middle of its work: only look whether the end has come. All else waits, since nodes
+        of this process may be in the middle of theirs too."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._unheard.append(wire.unpack(self.bus.recv(zmq.NOBLOCK)))
+        if self.quitting or any(message["do"] == "quit" for message in self._unheard):
+            for node in self.nodes.values():
+                node.stopping.set()
+
     def _hear(self) -> None:
         while True:
             try:
-                message = wire.unpack(self.bus.recv(zmq.NOBLOCK))
+                message = self._unheard.popleft() if self._unheard else wire.unpack(self.bus.recv(zmq.NOBLOCK))
             except zmq.Again:
                 return
             match message["do"]:
@@ -337,7 +350,7 @@ class Worker:
             for source in self.sources.values():
                 if source.wake in ready:
                     os.eventfd_read(source.wake)
-            if self.bus in ready:
+            if self.bus in ready or self._unheard:
                 self._hear()
             if self.homebox in ready:
                 self._take_home()
@@ -374,7 +387,7 @@ class Worker:
             if any(runner.busy for runner in batches):
                 wait = min(wait, 0.001 if any(runner.node.max_wait for runner in batches) else 0)
             # Rounded up: poll counts in whole milliseconds, and 0 would spin until the time has come.
-            wait_ms = 0 if more or wait <= 0 else math.ceil(wait * 1000)
+            wait_ms = 0 if more or self._unheard or wait <= 0 else math.ceil(wait * 1000)
         alarm.close()
         self._report(time.monotonic())
 

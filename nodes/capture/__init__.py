@@ -8,6 +8,7 @@ end) and live.py (cameras).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
@@ -74,6 +75,11 @@ class Capture(Source):
                 raise ValueError("it must lie after 'start'")
             return end
 
+    @classmethod
+    def reads(cls, props: Capture.Properties) -> list[Path]:
+        place = parse(props.uri)
+        return [Path(place.address)] if place.kind == "path" else []
+
     props: Properties
     _frames: Recording | Live | None = None
 
@@ -137,9 +143,8 @@ class Capture(Source):
             return open_place(place, wishes, Reader(stopping))
 
         def video(limit: float | None) -> tuple[Recording, float]:
-            shown = f"'{place.shown}'"
             frames = Recording(
-                lambda: Video(again, p.start, p.end, limit, stopping, shown, self._say), p.loop, p.fps, stopping
+                lambda: Video(place, again, p.start, p.end, limit, stopping, self._say), p.loop, p.fps, stopping
             )
             return frames, frames.rate
 

@@ -14,8 +14,10 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from nodes.capture.container import COUNTED, is_whole
 from nodes.capture.reader import Interrupted, Reader
 from nodes.capture.timeline import SECOND, RateLimit, period
+from nodes.capture.uri import Place
 from pipeline.errors import UserError
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -103,22 +105,22 @@ class Recording:
 class Video:
     """A pass through a video file, or one that a web server sends.
 
-    connect: opens the video. start, end: seconds of the video, frames from `start` up to but without `end`.
-    limit: seconds a frame may take, None for ever. shown: what to call it. log: where to say that it is cut short.
+    place, connect: where it is, and what opens it. start, end: seconds of the video, frames from `start` up to but
+    without `end`. limit: seconds a frame may take, None for ever. log: where to say that it is cut short.
     """
 
     def __init__(
         self,
+        place: Place,
         connect: Callable[[], Reader],
         start: float,
         end: float | None,
         limit: float | None,
         stopping: threading.Event,
-        shown: str,
         log: Callable[[str, str], None],
     ) -> None:
         self._connect, self._limit, self._stopping = connect, limit, stopping
-        self._shown, self._log = shown, log
+        self._place, self._shown, self._log = place, f"'{place.shown}'", log
         self._start = round(start * SECOND)
         self._end = None if end is None else round(end * SECOND)
         self._reader = connect()
@@ -184,7 +186,8 @@ class Video:
 
     def _report_shortfall(self) -> None:
         """Report when the file has fewer frames than its header says. That number may be an estimate from a rounded
-        duration (Matroska), so both number and time must be short, by more than one frame and 1 %."""
+        duration, so both number and time must be short, by more than one frame and 1 %. Where it is an estimate and
+        nothing else shows that the file was cut, a warning will do."""
         promised = round(self._reader.get(cv2.CAP_PROP_FRAME_COUNT))
         missing = promised - self._decoded
         late = promised * self._period - (self._at + self._period) if self._period else missing * SECOND
@@ -193,8 +196,12 @@ class Video:
             and missing > max(1, promised // 100)
             and late > max(self._period, promised * self._period // 100)
         ):
+            whole = is_whole(Path(self._place.address)) if self._place.kind == "path" else None
+            if whole:
+                return  # the sound outlasts the picture
+            sure = whole is False or Path(self._place.shown.partition("?")[0]).suffix.lower() in COUNTED
             self._log(
-                "error",
+                "error" if sure else "warning",
                 f"{self._shown} ended after {self._decoded} frames, but its header promises {promised}: cut short?",
             )
 

@@ -33,6 +33,10 @@ class Report(Sink):
             False, description="also a small picture of each face; without it the report holds no picture of anybody"
         )
 
+    @classmethod
+    def writes(cls, props: Report.Properties, streams: list[str]) -> list[Path]:
+        return [Path(props.location).expanduser()]
+
     def open(self) -> None:
         self._path = Path(self.props.location).expanduser()
         self._check()

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from nodes.videosink.video_file import VideoFile, choose_codec
+from nodes.videosink.video_file import VideoFile, check_suffix, choose_codec
 from nodes.videosink.wall import LiveWall, SyncedWall
 from pipeline import Buffer, Properties, Sink, UserError, pad
 from pipeline.buffer import Mark
@@ -47,12 +47,20 @@ class VideoSink(Sink):
         mosaic: bool = Field(False, description="all cameras in one picture, in one file")
         overwrite: bool = Field(True, description="replace a file that is there; false: that is an error")
 
+    @classmethod
+    def writes(cls, props: VideoSink.Properties, streams: list[str]) -> list[Path]:
+        cameras = [MOSAIC] if props.mosaic else streams
+        paths = [path_for(props.location, camera, many=len(cameras) > 1) for camera in cameras]
+        for path in paths:
+            check_suffix(path)
+        return paths
+
     def open(self) -> None:
         self._files: dict[str, VideoFile] = {}
         self._begun: set[str] = set()
         self._ended: set[str] = set()
         cameras = (MOSAIC,) if self.props.mosaic else self.streams
-        self._paths = {camera: self._path(camera, many=len(cameras) > 1) for camera in cameras}
+        self._paths = {camera: path_for(self.props.location, camera, many=len(cameras) > 1) for camera in cameras}
         for path in self._paths.values():
             self._check(path)
         self._codec = choose_codec(next(iter(self._paths.values())), self.props.codec)
@@ -130,18 +138,6 @@ class VideoSink(Sink):
             if not file.failed:
                 self.log("info", f"wrote {file.path}: {file.frames} frames, {file.seconds:.2f} s")
 
-    def _path(self, camera: str, many: bool) -> Path:
-        location = os.path.expanduser(self.props.location)
-        unknown = [name for name in re.findall(r"\{.*?\}", location) if name != "{camera}"]
-        if unknown:
-            raise UserError(f"location {location} names {unknown[0]}; only {{camera}} is known")
-        if "{camera}" in location:
-            if camera == MOSAIC:
-                raise UserError(f"location {location}: a mosaic is one file for all cameras, without {{camera}}")
-            return Path(location.replace("{camera}", camera))
-        path = Path(location)
-        return path.with_name(f"{path.stem}-{camera}{path.suffix}") if many else path
-
     def _check(self, path: Path) -> None:
         """Find out before the start what would fail with the first frame."""
         try:
@@ -154,6 +150,20 @@ class VideoSink(Sink):
             raise UserError(f"cannot write {path}: Permission denied")
         if path.exists() and not self.props.overwrite and not self.restarted:
             raise UserError(f"{path} is there already, and overwrite is false")
+
+
+def path_for(location: str, camera: str, many: bool) -> Path:
+    """The file of one camera, or of a MOSAIC. UserError for a location that names something else in braces."""
+    location = os.path.expanduser(location)
+    unknown = [name for name in re.findall(r"\{.*?\}", location) if name != "{camera}"]
+    if unknown:
+        raise UserError(f"location {location} names {unknown[0]}; only {{camera}} is known")
+    if "{camera}" in location:
+        if camera == MOSAIC:
+            raise UserError(f"location {location}: a mosaic is one file for all cameras, without {{camera}}")
+        return Path(location.replace("{camera}", camera))
+    path = Path(location)
+    return path.with_name(f"{path.stem}-{camera}{path.suffix}") if many else path
 
 
 def next_free(path: Path) -> Path:

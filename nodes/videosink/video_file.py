@@ -99,11 +99,16 @@ def available(codec: str) -> bool:
     return True
 
 
-def choose_codec(path: Path, codec: str) -> Codec:
-    """The codec for a file, by its suffix; `codec` is a name in CODECS or `auto`. UserError if they do not fit."""
+def check_suffix(path: Path) -> None:
+    """UserError when no kind of video file that can be written has this suffix."""
     if path.suffix.lower() not in CONTAINERS:
         what = f"unknown suffix '{path.suffix}'" if path.suffix else "no suffix"
         raise UserError(f"location {path} has {what}{did_you_mean(path.suffix.lower(), CONTAINERS)}")
+
+
+def choose_codec(path: Path, codec: str) -> Codec:
+    """The codec for a file, by its suffix; `codec` is a name in CODECS or `auto`. UserError if they do not fit."""
+    check_suffix(path)
     possible = CONTAINERS[path.suffix.lower()]
     if codec not in ("auto", *possible):
         raise UserError(f"a {path.suffix} file holds no {codec}; it holds {', '.join(possible)}")

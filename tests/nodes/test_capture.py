@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from nodes.capture import Capture, connect, redact
+from nodes.capture.container import is_whole
 from nodes.capture.reader import Reader
 from nodes.capture.timeline import SECOND, LiveTimeline, RateLimit
 from nodes.capture.uri import parse
@@ -304,6 +305,52 @@ def test_cut_video_gives_what_it_has_and_says_so(tmp_path: Path, name: str, opti
     assert 20 <= len(buffers) <= 40
     promise = f"'{path}' ended after {len(buffers)} frames, but its header promises 60: cut short?"
     assert h.logs == [("error", promise)]
+
+
+def with_long_sound(path: Path, seconds: float, **options: str) -> Path:
+    """A second of video, and sound that goes on."""
+    with av.open(str(path), "w", options=options) as out:
+        video, sound = out.add_stream("mjpeg", rate=30), out.add_stream("pcm_s16le", rate=8000)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
+        for index in range(30):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(grey(index), format="bgr24")))
+        for index in range(round(seconds * 8)):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1000), np.int16), format="s16", layout="mono")
+            silence.rate, silence.pts = 8000, index * 1000
+            out.mux(sound.encode(silence))
+        out.mux(video.encode())
+        out.mux(sound.encode())
+    return path
+
+
+def test_sound_that_outlasts_the_picture_is_no_damage(tmp_path: Path) -> None:
+    with harness(with_long_sound(tmp_path / "a.mkv", 3.0)) as h:
+        assert len(h.pull(99)) == 30
+    assert h.logs == []
+    with harness(halve(with_long_sound(tmp_path / "b.mkv", 3.0), 0.4)) as h:
+        assert len(h.pull(99)) < 30
+    assert [level for level, _ in h.logs] == ["error"]
+
+
+def test_a_matroska_file_that_was_never_closed_is_a_warning_at_most(tmp_path: Path) -> None:
+    path = with_long_sound(tmp_path / "a.mkv", 3.0)
+    data = bytearray(path.read_bytes())
+    at = data.index(bytes.fromhex("18538067")) + 4
+    data[at : at + 8] = bytes.fromhex("01ffffffffffffff")  # the size that says "unknown"
+    path.write_bytes(data)
+    with harness(path) as h:
+        assert len(h.pull(99)) == 30
+    assert [level for level, _ in h.logs] == ["warning"]
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"no EBML at all", bytes.fromhex("1a45dfa3"), bytes.fromhex("1a45dfa381"), b"\0" * 9]
+)
+def test_what_is_no_matroska_says_nothing_of_its_end(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "a.mkv"
+    path.write_bytes(head)
+    assert is_whole(path) is None
+    assert is_whole(tmp_path / "nosuch.mkv") is None
 
 
 @pytest.mark.parametrize("path", SHARED, ids=lambda p: p.name)

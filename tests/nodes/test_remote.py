@@ -23,6 +23,7 @@ from nodes.remotepixels import decode, encode, jpeg_size
 from nodes.send import Send
 from pipeline import Buffer, GraphError, Harness, Region, UserError, wire
 from pipeline.buffer import BadMessage
+from tests.support.command import emograph
 
 ANY_PORT = "tcp://127.0.0.1:*"
 SHAPE = (48, 64, 3)
@@ -345,6 +346,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def test_a_graph_whose_sender_waits_for_a_receiver_can_be_stopped():
+    """In processes of their own: the wait is inside the node's call, where the worker's loop does not get its turn."""
+    ended = emograph(
+        "launch", "testsrc name=door ! send name=out endpoint=tcp://127.0.0.1:*", "--set", "mode=lossless",
+        "--duration", "2s", "--plain",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "out: no receiver took the last frames of 'door'" in ended.stderr
 
 
 def test_a_sender_that_goes_away_and_comes_back():

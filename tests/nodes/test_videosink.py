@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from nodes.mosaic import DIMMED
 from nodes.videosink import VideoSink, next_free
 from nodes.videosink.wall import Shelf
 from pipeline import GraphError, Harness, UserError
+from pipeline.graph import expand
+from pipeline.spec import load
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -564,3 +567,39 @@ def test_a_shelf_on_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.Monk
     shelf.limit = 0
     with pytest.raises(UserError, match=r"cannot put frames aside in .*: No space left on device"):
         shelf.put(plain(1))
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        ("capture name=c uri={film} ! videosink name=v location={link}", "which c reads"),
+        ("capture name=c uri=file://{film} ! videosink name=v location={film}", "which c reads"),
+        (
+            "testsrc name=a ! videosink name=v location=x.mp4 testsrc name=b ! videosink name=w location=./x.mp4",
+            "v writes",
+        ),
+        (
+            "testsrc name=a ! fakesink name=s testsrc name=v-a ! videosink name=v location=x.txt",
+            "unknown suffix '.txt'",
+        ),
+        ("testsrc ! videosink name=v location={{cam}}.mp4", "names {cam}; only {camera} is known"),
+        (
+            "testsrc ! haardetect ! emotion ! report name=r location={link} capture uri={film} ! fakesink",
+            "capture0 reads",
+        ),
+    ],
+)
+def test_what_would_spoil_a_file_is_found_before_anything_starts(tmp_path: Path, graph: str, message: str) -> None:
+    film, link = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    film.write_bytes(b"a recording")
+    link.symlink_to(film)
+    with pytest.raises(GraphError, match=re.escape(message)):
+        expand(load(graph.format(film=film, link=link)))
+    assert film.read_bytes() == b"a recording"
+
+
+def test_files_that_are_not_the_same_may_be_read_and_written() -> None:
+    plan = expand(
+        load("capture uri=a.mp4 name=a ! videosink location=out-{camera}.mp4 name=v capture uri=b.mp4 name=b ! v.")
+    )
+    assert list(plan.nodes) == ["a", "b", "v"]
