@@ -35,7 +35,7 @@ class Receive(Source):
     Regions, metadata, PTS and capture time are the sender's; the frames' numbers and the ledger are this graph's.
     It offers all metadata that the nodes of emograph can have added: the check of a graph cannot see through the
     network, so it is on you that the other graph has the detector. When the sender goes away the camera is down
-    until it comes back; when the sender says that the stream has ended, it ends here.
+    until it comes back; when the sender says that the stream has ended, it ends here, unless `reconnect` is set.
     """
 
     src = pad("video/raw", format="BGR", adds={"faces", "emotions", "truth"})
@@ -49,6 +49,9 @@ class Receive(Source):
         )
         timeout: Seconds = Field(
             10.0, gt=0, le=60, description="how long the first frame may take, and from frame to frame"
+        )
+        reconnect: bool = Field(
+            False, description="when the sender's graph has ended, wait for it as for a camera that is away"
         )
         prefetch: int = Field(
             4, ge=1, le=remotelink.MAX_WINDOW, description="frames on their way at once: more for a slow network"
@@ -216,10 +219,13 @@ class Receive(Source):
         if not info.up:
             self._told_down = True
             self._tell(info.reason or "down at the sender")
+        elif info.ended and self.props.reconnect:
+            self._told_down = True
+            self._tell("the sender's graph has ended")
         elif self._told_down:
             self._told_down = False
             self._tell("")
-        self._ended = info.ended
+        self._ended = info.ended and not self.props.reconnect
 
     def _silence(self, now: float) -> None:
         """No frame for `timeout`. A lossless graph may well take that long, as long as its sender is there."""

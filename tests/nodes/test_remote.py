@@ -376,6 +376,25 @@ def test_a_sender_that_goes_away_and_comes_back():
     assert times[-1] > last
 
 
+@pytest.mark.parametrize("reconnect", [False, True])
+def test_a_sender_whose_graph_ends_and_is_started_again(reconnect):
+    port = f"tcp://127.0.0.1:{free_port()}"
+    with Far(port, timeout="20s", pixels=False, reconnect=reconnect) as far:
+        with sending(endpoint=port) as h:
+            patiently(lambda: len(far.got) > 5, lambda: h.push(picture(0), pts=10 * len(far.got)))
+            h.mark("eos")
+            patiently(lambda: far.ended or far.statuses, h.tick)
+        assert far.ended is not reconnect
+        if not reconnect:
+            assert far.statuses == []
+            return
+        last, before = far.got[-1].pts, len(far.got)
+        with sending(endpoint=port) as h:
+            patiently(lambda: len(far.got) > before + 5, lambda: h.push(picture(0), pts=len(far.got) - before))
+        assert far.statuses[:2] == [(False, "the sender's graph has ended"), (True, "")]
+    assert far.got[before].pts > last
+
+
 def test_a_silent_camera_is_down_though_its_sender_is_there():
     with sending() as h, Far(sender(h).endpoint) as far:
         connect(h, far)
