@@ -49,7 +49,7 @@ def print_events(
     with subscribe(endpoint, cameras or None, kinds or None) as events:
         write = _json_writer() if as_json else line_writer()
         try:
-            for event in _with_hint(events):
+            for event in _with_hint(events, narrowed=bool(cameras or kinds)):
                 write(event)
                 printed += 1
                 if printed == count:
@@ -62,10 +62,11 @@ def print_events(
     return printed
 
 
-def _with_hint(events: Subscription) -> Iterable[Event]:
+def _with_hint(events: Subscription, narrowed: bool) -> Iterable[Event]:
     first = events.receive(_QUIET_SECONDS)
     if first is None:
-        print(f"no such event yet from {events.endpoint}: is the graph running?", file=sys.stderr, flush=True)
+        more = ", and are --camera and --kind right" if narrowed else ""
+        print(f"no such event yet from {events.endpoint}: is the graph running{more}?", file=sys.stderr, flush=True)
     else:
         yield first
     yield from events

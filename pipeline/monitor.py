@@ -78,7 +78,7 @@ class Monitor:
         except ValueError as error:
             raise UserError(f"--monitor: {error}") from None
         except zmq.ZMQError as error:
-            raise UserError(f"--monitor: cannot listen at {extra}: {error.strerror}") from None
+            raise UserError(f"--monitor: cannot listen at {extra}: {os.strerror(error.errno or 0).lower()}") from None
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def announce(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import socket
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,13 @@ import cv2
 
 from nodes.capture.reader import Reader, rtsp_transport
 from nodes.capture.uri import Place
+from nodes.capture.why import LIMIT, why
 from pipeline.errors import UserError
 
 Transport = Literal["tcp", "udp"]
 
 GRACE = 1.0
 """Seconds that FFmpeg gets above our own limit: ours tells a timeout from an error, FFmpeg's frees the thread."""
-PROBE = 2.0
-"""Seconds for finding out why a server gave no video."""
 _VIDIOC_QUERYCAP = 0x80685600
 
 
@@ -141,20 +139,5 @@ def _open_network(place: Place, wishes: Wishes, reader: Reader) -> None:
         return reader.capture.open(place.address, cv2.CAP_FFMPEG, options)
 
     if not reader.call(attempt, wishes.timeout):
-        raise UserError(f"'{place.shown}': {reader.call(lambda: _why(place), 2 * PROBE)}")
-
-
-def _why(place: Place) -> str:
-    """Why a server gave no video, as far as a plain connection can tell."""
-    where = f"{place.host}:{place.port}"
-    try:
-        socket.create_connection((place.host, place.port), timeout=PROBE).close()
-    except ConnectionRefusedError:
-        return f"nothing listens on {where}"
-    except socket.gaierror:
-        return f"the name {place.host} cannot be resolved"
-    except TimeoutError:
-        return f"{where} does not answer"
-    except OSError as error:
-        return f"{where}: {error.strerror}"
-    return f"{where} answers, but gives no video (path, user and password right? a codec that FFmpeg knows?)"
+        reason = reader.call(lambda: why(place, wishes.transport), 3 * LIMIT)
+        raise UserError(f"'{place.shown}': {reason}")

@@ -111,6 +111,11 @@ def test_one_camera_alone_with_the_keyboard(graph: Launched, browser: Browser):
         page.keyboard.press("Escape")
         seen.wait("!document.getElementById('focus').open")
         assert page.evaluate("document.activeElement.closest('.camera').dataset.camera") == "door"
+        page.evaluate("location.hash = 'camera=desk'")  # as from a bookmark, in the page that is there
+        seen.wait("document.getElementById('focus').open")
+        assert page.locator("#focus-title").inner_text() == "desk"
+        page.evaluate("location.hash = ''")
+        seen.wait("!document.getElementById('focus').open")
         assert seen.complaints == []
 
 

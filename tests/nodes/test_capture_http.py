@@ -114,6 +114,17 @@ def test_video_file_over_http_is_a_recording(tmp_path: Path) -> None:
             harness(server, "b.mp4")
 
 
+def test_a_server_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"no video " * 1000)
+    with Server("http_server.py", "--folder", str(tmp_path)) as server:
+        with pytest.raises(UserError, match="finds no video in it .*needs a server that knows ranges"):
+            harness(server, "a.mp4")
+        with pytest.raises(UserError, match="answers, but does not speak TLS as it should"):
+            Capture("door", uri=f"https://127.0.0.1:{server.port}/a.mp4", timeout=2).open()
+        with pytest.raises(UserError, match="answers, but does not speak RTSP"):
+            Capture("door", uri=f"rtsp://127.0.0.1:{server.port}/cam", timeout=5).open()
+
+
 def test_video_file_that_stops_coming_is_an_error(tmp_path: Path) -> None:
     film(tmp_path / "a.mp4", 40, codec="mjpeg", movflags="faststart")
     silent = r"^door: '.*a.mp4\?half' sent nothing for 0.5 s, after \d+ frames$"
@@ -131,7 +142,8 @@ def test_password(camera: Server, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError) as error:
         harness(camera, "secret", "user:wrongword@")
     where = f"127.0.0.1:{camera.port}"
-    assert str(error.value).startswith(f"door: 'http://***@{where}/secret': {where} answers, but gives no video")
-    with pytest.raises(UserError, match="answers, but gives no video"):
+    refused = f"{where} wants a user and password (401): are they there, and right?"
+    assert str(error.value) == f"door: 'http://***@{where}/secret': {refused}"
+    with pytest.raises(UserError, match=r"has nothing at this path \(404\)"):
         harness(camera, "nothing-here")
     assert capfd.readouterr() == ("", "")

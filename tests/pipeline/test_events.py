@@ -465,13 +465,18 @@ def test_prints_colours_on_a_terminal(foreign):
     assert text.count("\n") == 1  # one line, however long
 
 
-def test_hints_when_nothing_comes():
+@pytest.mark.parametrize(
+    ("narrowed", "question"),
+    [("", "is the graph running?"), (", ['door']", "is the graph running, and are --camera and --kind right?")],
+)
+def test_hints_when_nothing_comes(narrowed: str, question: str):
     program = (
-        "from pipeline import events_cli\nevents_cli._QUIET_SECONDS = 0.1\nevents_cli.print_events('tcp://127.0.0.1:9')"
+        "from pipeline import events_cli\nevents_cli._QUIET_SECONDS = 0.1\n"
+        f"events_cli.print_events('tcp://127.0.0.1:9'{narrowed})"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    assert process.stderr.readline() == "no such event yet from tcp://127.0.0.1:9: is the graph running?\n"
+    assert process.stderr.readline() == "no such event yet from tcp://127.0.0.1:9: " + question + "\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[1] == ""
     assert process.returncode == 0

@@ -63,10 +63,15 @@ export function start() {
   document.getElementById("focus-next").onclick = () => step(1)
   for (const what of ["faces", "samples", "snapshot"]) on(what, update)
   on("theme", () => faces?.clear())
-  let asked = new URLSearchParams(location.hash.slice(1)).get("camera")
+  const asked = () => new URLSearchParams(location.hash.slice(1)).get("camera")
+  let first = true
   on("hello", () => {
     faces?.clear()
-    if (asked) open(asked)
-    asked = null
+    if (first && asked()) open(asked())
+    first = false
+  })
+  window.addEventListener("hashchange", () => {
+    if (asked() && asked() !== camera) open(asked())
+    else if (!asked() && dialog.open) dialog.close()
   })
 }
