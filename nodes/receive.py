@@ -149,7 +149,8 @@ class Receive(Source):
                 return info.shape
         text = f"{self.name}: no frame of camera '{self.camera}' from {p.endpoint} within {p.timeout:g} s"
         if info is None:
-            who = f"what answers there is no 'send' of this version ({self._garbled})" if self._garbled else "no answer"
+            nobody = "no answer" if remotelink.resolves(p.endpoint) else "its host's name cannot be resolved"
+            who = f"what answers there is no 'send' of this version ({self._garbled})" if self._garbled else nobody
             raise UserError(f"{text}; {who}")
         down = f"; it is down: {info.reason}" if not info.up else ""
         raise UserError(f"{text}; it offers: {', '.join(info.cameras)}{down}")

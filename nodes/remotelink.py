@@ -14,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 import math
 from dataclasses import astuple, dataclass
+from socket import getaddrinfo
 from typing import Annotated, Any
 
 import numpy as np
@@ -55,6 +56,15 @@ def is_loopback(endpoint: str) -> bool:
     """Whether only programs on this host can reach a bound tcp endpoint."""
     host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]").partition("%")[0]
     return ipaddress.ip_address(host).is_loopback
+
+
+def resolves(endpoint: str) -> bool:
+    """Whether the host of a tcp endpoint has an address; libzmq tries on in silence where it has none."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    try:
+        return bool(getaddrinfo(host.strip("[]"), port))
+    except OSError:
+        return False
 
 
 def tune(socket: zmq.Socket[bytes], endpoint: str) -> None:

@@ -8,11 +8,13 @@ The form follows M. Mitchell et al., "Model cards for model reporting", 2019.
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from nodes.emotion.weights import Header, find_weights, load_weights
 from nodes.preprocess import LABELS, Preprocess
+from pipeline.errors import UserError
 from trainer.checkpoint import write_whole
 from trainer.dataset import FaceSet, load
 from trainer.evaluate import Evaluation, evaluate
@@ -167,9 +169,12 @@ def main() -> None:
     parser.add_argument("--split", default="PublicTest")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    faces = load(arguments.data, [arguments.split]).split(arguments.split)
-    named = {find_weights(place).stem: place for place in arguments.weights}
-    write_card(arguments.out, named, faces, arguments.split)
+    try:
+        faces = load(arguments.data, [arguments.split]).split(arguments.split)
+        named = {find_weights(place).stem: place for place in arguments.weights}
+        write_card(arguments.out, named, faces, arguments.split)
+    except UserError as error:
+        sys.exit(f"card: error: {error}")
     print(f"wrote {arguments.out}")
 
 

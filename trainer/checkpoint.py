@@ -38,6 +38,16 @@ class Checkpoint:
             key.removeprefix(name + "."): value for key, value in self.tensors.items() if key.startswith(name + ".")
         }
 
+    def check_recipe(self, ours: dict[str, Any], path: Path) -> None:
+        """UserError if this is the state of a run of another recipe; `description` may differ."""
+        keys = (ours | self.recipe).keys() - {"description"}
+        differing = sorted(key for key in keys if ours.get(key) != self.recipe.get(key))
+        if differing:
+            raise UserError(
+                f"the checkpoint {path} is of another recipe ({', '.join(differing)} differ): "
+                "give another --out, or delete it"
+            )
+
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimizer's state as flat tensors; hyperparameters are not in it, the schedule sets them."""

@@ -11,6 +11,7 @@ the packaged network reads six as what they are; the mean of all fears is nothin
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ import numpy as np
 
 import nodes
 from nodes.preprocess import LABELS
+from pipeline.errors import UserError
 from trainer.dataset import TRAINING, FaceSet, load
 
 EXAGGERATION = 0.2
@@ -48,7 +50,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="fer2013.csv or the image folder")
     parser.add_argument("--out", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
-    strip = np.hstack(list(class_faces(load(arguments.data, [TRAINING]))))
+    try:
+        strip = np.hstack(list(class_faces(load(arguments.data, [TRAINING]))))
+    except UserError as error:
+        sys.exit(f"class_means: error: {error}")
     cv2.imwrite(str(arguments.out), strip)
     print(f"wrote {arguments.out} ({strip.shape[1]} x {strip.shape[0]})")
 

@@ -33,19 +33,24 @@ def train(
     from trainer.console import TrainingView, print_evaluation
     from trainer.prepare import load_for_training
     from trainer.recipe import load_recipe
-    from trainer.session import train_run, train_seeds
+    from trainer.session import CHECKPOINT, saved_epochs, train_run, train_seeds
 
     checked = load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / recipe.stem
-    faces = load_for_training(data)
+    if seeds == 1 and (epochs := saved_epochs(checked, folder)):
+        print(f"going on after epoch {epochs} of {checked.epochs} in {folder}", flush=True)
     try:
         with TrainingView() as view:
+            view.say(f"reading {data}")
+            faces = load_for_training(data)
             if seeds == 1:
                 result = train_run(checked, faces, folder, device, ferplus, view.tell)
             else:
                 summary = train_seeds(checked, seeds, faces, folder, device, ferplus, view.tell_seed)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; the same command goes on after the last epoch saved in {folder}", err=True)
+        saved = any(folder.rglob(CHECKPOINT))
+        then = f"the same command goes on after the last epoch saved in {folder}" if saved else "nothing was saved yet"
+        typer.echo(f"stopped; {then}", err=True)
         raise typer.Exit(130) from None
     if seeds == 1:
         print_evaluation(result)

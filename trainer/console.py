@@ -42,6 +42,11 @@ class TrainingView:
         if self._bar:
             self._bar.stop()
 
+    def say(self, what: str) -> None:
+        """What takes a while before the first epoch; not worth a line where it is piped."""
+        if self._bar:
+            self._bar.update(self._task, description=what)
+
     def tell(self, progress: Progress) -> None:
         self._show("", progress)
 

@@ -188,17 +188,7 @@ class Run:
     def resume(self, path: Path) -> None:
         """Take over a checkpoint; UserError if it comes from another recipe or other data."""
         checkpoint = load_checkpoint(path)
-        ours = self.recipe.model_dump(mode="json")
-        differing = sorted(
-            key
-            for key in (ours | checkpoint.recipe).keys() - {"description"}
-            if ours.get(key) != checkpoint.recipe.get(key)
-        )
-        if differing:
-            raise UserError(
-                f"the checkpoint {path} is of another recipe ({', '.join(differing)} differ): "
-                "give another --out, or delete it"
-            )
+        checkpoint.check_recipe(self.recipe.model_dump(mode="json"), path)
         if checkpoint.data_hash != self.data_hash:
             raise UserError(f"the checkpoint {path} was trained on other data: give another --out")
         self.trainee.load_state_dict(checkpoint.part("model"))

@@ -113,6 +113,9 @@ def main() -> None:
         run(arguments)
     except UserError as error:
         sys.exit(f"programme: error: {error}")
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
     except OutOfTime:
         print("out of time; the same command goes on")
         sys.exit(TO_BE_CONTINUED)

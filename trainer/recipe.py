@@ -1,11 +1,12 @@
 """Recipes: everything that decides a training run, in one checked YAML file that is saved with its result.
 
 A key that does not exist, or a value of the wrong type or range, is an error that names it.
+`python -m trainer.recipe` lists all keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,10 +25,13 @@ class _Strict(BaseModel):
 class Augment(_Strict):
     """What happens to each training picture; zeros switch a part off."""
 
-    flip: Share = 0.5
+    flip: Annotated[Share, Field(description="probability of the mirror image")] = 0.5
     crop_padding: Annotated[int, Field(ge=0, le=16, description="shift by up to so many whole pixels")] = 0
     rotate: Annotated[float, Field(ge=0, le=90, description="degrees, to either side")] = 0
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1, 1)
+    scale: Annotated[
+        tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
+        Field(description="smallest, largest factor"),
+    ] = (1, 1)
     translate: Annotated[Share, Field(description="of the side, in every direction")] = 0
     fill: Annotated[Literal["zeros", "border", "reflection"], Field(description="what stands outside the picture")] = (
         "border"
@@ -35,7 +39,10 @@ class Augment(_Strict):
     contrast: Annotated[Share, Field(description="factor 1 - c .. 1 + c around the mean")] = 0
     brightness: Annotated[Share, Field(description="added, as a share of 255")] = 0
     erase: Annotated[Share, Field(description="probability of one erased rectangle")] = 0
-    erase_area: tuple[Share, Share] = (0.02, 0.2)
+    erase_area: Annotated[tuple[Share, Share], Field(description="smallest, largest share of the picture")] = (
+        0.02,
+        0.2,
+    )
 
 
 class Distill(_Strict):
@@ -43,22 +50,22 @@ class Distill(_Strict):
 
     teachers: Annotated[list[str], Field(min_length=1, description="weight files")]
     share: Annotated[Share, Field(description="of the loss; the rest is cross entropy with labels")] = 0.9
-    temperature: Annotated[float, Field(gt=0)] = 2.0
+    temperature: Annotated[float, Field(gt=0, description="softens teachers and student alike")] = 2.0
 
 
 class Recipe(_Strict):
     """One training run."""
 
-    description: str = ""
-    width: Annotated[int, Field(ge=4, le=256)] = 64
-    epochs: Annotated[int, Field(ge=1)]
-    batch: Annotated[int, Field(ge=2)] = 128
-    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    description: Annotated[str, Field(description="one line, for the model card")] = ""
+    width: Annotated[int, Field(ge=4, le=256, description="channels of the first convolution")] = 64
+    epochs: Annotated[int, Field(ge=1, description="times that every picture is seen")]
+    batch: Annotated[int, Field(ge=2, description="pictures in a step")] = 128
+    optimizer: Annotated[Literal["adam", "adamw", "sgd"], Field(description="adam, adamw or sgd")] = "adamw"
     lr: Annotated[float, Field(gt=0, description="the peak of the one-cycle schedule")]
     warmup: Annotated[Share, Field(description="share of the steps until the peak")] = 0.3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, description="as the optimizer understands it")] = 0.0
     clip_value: Annotated[float, Field(ge=0, description="clip each gradient element; 0: off")] = 0.0
-    label_smoothing: Share = 0.0
+    label_smoothing: Annotated[Share, Field(description="share of the target given to all classes alike")] = 0.0
     mixup: Annotated[float, Field(ge=0, description="alpha of the Beta distribution; 0: off")] = 0.0
     ema: Annotated[float, Field(ge=0, lt=1, description="decay per step; 0: off, weights as they end")] = 0.0
     ferplus: Annotated[float, Field(ge=0, description="weight of the auxiliary loss on FER+ votes")] = 0.0
@@ -70,13 +77,13 @@ class Recipe(_Strict):
         list[Literal["blank", "leaked", "copies"]],
         Field(description="Training rows: constant; also in another split; repeated"),
     ] = ["blank", "leaked"]
-    augment: Augment = Augment()
-    distill: Distill | None = None
+    augment: Annotated[Augment, Field(description="what happens to each picture")] = Augment()
+    distill: Annotated[Distill | None, Field(description="teachers, where there are any")] = None
     precision: Annotated[
         Literal["auto", "bf16", "fp32"], Field(description="auto: bf16 where the device computes in it")
     ] = "auto"
     compile: Annotated[bool, Field(description="torch.compile; CUDA only, slower on the CPUs tried")] = True
-    seed: int = 0
+    seed: Annotated[int, Field(description="of weights, order and augmentation")] = 0
 
     @model_validator(mode="after")
     def _sizes_reach_the_end(self) -> Recipe:
@@ -88,6 +95,17 @@ class Recipe(_Strict):
     def size_at(self, epoch: int) -> int:
         """Side of the training pictures in an epoch counted from 0."""
         return next(size for end, size in self.sizes if epoch < end * self.epochs or end == 1)
+
+
+def keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """(key, default, what it does) of everything that a recipe may say, the parts of a part after it."""
+    for name, field in model.model_fields.items():
+        part = {"augment": Augment, "distill": Distill}.get(name)
+        if part is not None:
+            yield from keys(part, f"{name}.")
+        else:
+            default = "required" if field.is_required() else repr(field.get_default())
+            yield prefix + name, default, field.description or ""
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -138,3 +156,8 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "missing":
         return f"the key '{name}' is missing"
     return f"{name}: {problem['msg']} (it is {problem['input']!r})"
+
+
+if __name__ == "__main__":
+    for name, default, about in keys():
+        print(f"{name:22} {default:22} {about}")

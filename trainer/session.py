@@ -21,7 +21,7 @@ import yaml
 from nodes.emotion.model import ResNet9, fuse
 from nodes.emotion.weights import Header, load_weights, read_header, save_weights
 from trainer.card import Entry, card
-from trainer.checkpoint import write_whole
+from trainer.checkpoint import load_checkpoint, write_whole
 from trainer.dataset import PUBLIC, FaceSet
 from trainer.evaluate import Evaluation, evaluate
 from trainer.loop import Progress, Run
@@ -32,6 +32,18 @@ from trainer.prepare import pick_device, prepare
 from trainer.recipe import Recipe
 
 Tell = Callable[[Progress], None]
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def saved_epochs(recipe: Recipe, out: Path) -> int:
+    """Epochs that a run in the folder `out` has behind it. UserError, before any data are read, if it is another's."""
+    path = out / CHECKPOINT
+    if not path.exists():
+        return 0
+    checkpoint = load_checkpoint(path)
+    checkpoint.check_recipe(recipe.model_dump(mode="json"), path)
+    return checkpoint.epoch
 
 
 def train_run(
@@ -50,7 +62,7 @@ def train_run(
     data = prepare(faces, recipe, ferplus, place)
     teachers = [_teacher(name, place) for name in recipe.distill.teachers] if recipe.distill else []
     run = Run(recipe, data.training, data.public, data.digest, teachers)
-    checkpoint = out / "checkpoint.safetensors"
+    checkpoint = out / CHECKPOINT
     if checkpoint.exists():
         run.resume(checkpoint)
     write_whole(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())

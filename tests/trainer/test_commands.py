@@ -18,6 +18,7 @@ from nodes.emotion.weights import load_weights, read_header
 from pipeline.errors import UserError
 from trainer import cli
 from trainer.dataset import FaceSet
+from trainer.recipe import Augment, Distill, Recipe, keys
 
 RECIPE = "width: 4\nepochs: 2\nbatch: 32\nlr: 0.01\nsizes: [[1.0, 32]]\nprecision: fp32\n"
 
@@ -131,5 +132,18 @@ def test_ctrl_c_keeps_the_last_epoch_and_the_same_command_goes_on(recipe: Path, 
     assert "the same command goes on" in err
     assert "Traceback" not in err
     assert checkpoint.exists()
-    with pytest.raises(UserError, match="another recipe"):
-        call(cli.train, recipe, "--data", data, "--out", out, "--device", "cpu", "lr=0.5")
+    with pytest.raises(UserError, match="another recipe"):  # told before any data are read
+        call(cli.train, recipe, "--data", tmp_path / "none.csv", "--out", out, "--device", "cpu", "lr=0.5")
+    again = start("train", recipe, "--data", data, "--out", out, "--device", "cpu", "epochs=5000")
+    assert again.stdout is not None
+    assert again.stdout.readline().startswith("going on after epoch ")
+    again.send_signal(signal.SIGINT)
+    assert "the same command goes on" in again.communicate(timeout=200)[1]
+    assert again.returncode == 130
+
+
+def test_the_keys_of_a_recipe_are_listed_with_what_they_do() -> None:
+    listed = list(keys())
+    assert {name for name, _, _ in listed} >= {"epochs", "augment.rotate", "distill.teachers"}
+    assert len(listed) == len(Recipe.model_fields) - 2 + len(Augment.model_fields) + len(Distill.model_fields)
+    assert all(about for _, _, about in listed)
