@@ -75,9 +75,10 @@ def _efficiency(clips: list[Path], settings: Settings, result: Result) -> None:
     )
 
     def graph(replicas: int) -> str:
+        threads = 1 if replicas > 1 else 0
         return (
             f"nodes:\n{sources}\n  faces: {{type: haardetect, replicas: auto}}\n"
-            f"  mood: {{type: emotion, replicas: {replicas}}}\n  sink: {{type: fakesink}}\n"
+            f"  mood: {{type: emotion, replicas: {replicas}, threads: {threads}}}\n  sink: {{type: fakesink}}\n"
             f"links:\n  - [{', '.join(names)}] ! faces ! mood ! sink\n"
         )
 

@@ -49,7 +49,13 @@ class Emotion(BatchTransform):
         reclassify_change: float = Field(
             4.0, ge=0, le=255, description="mean difference in grey levels above which a face looks another"
         )
-        threads: int = Field(1, ge=1, le=256, description="CPU threads of the network")
+        threads: int = Field(
+            0,
+            ge=0,
+            le=256,
+            description="CPU threads of the network; 0: one in live mode, where other nodes have work to do meanwhile;"
+            " in lossless mode one a core, up to 4 (torch: one)",
+        )
 
         @field_validator("device")
         @classmethod
@@ -81,7 +87,8 @@ class Emotion(BatchTransform):
         self._memories: dict[str, Memory] = {}
         try:
             self._classify: Backend | None = load(
-                props.weights, props.backend, props.device, props.precision, props.threads, props.max_batch,
+                props.weights, props.backend, props.device, props.precision,
+                props.threads or (None if self.lossless else 1), props.max_batch,
                 warn=lambda text: self.log("warning", text),
             )  # fmt: skip
         except UserError as error:

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from nodes.emotion import backends
 from nodes.emotion.architecture import parameter_shapes
-from nodes.emotion.backends import FASTEST_FIRST, PART, cpu_computes_in_bf16, load, on_cuda, parts
+from nodes.emotion.backends import FASTEST_FIRST, PART, cpu_computes_in_bf16, load, on_cuda, parts, spare_threads
 from nodes.emotion.backends.on_cuda import CudaBackend, bucket_sizes
 from nodes.emotion.graph import build
 from nodes.emotion.model import ResNet9
@@ -191,6 +191,22 @@ def test_bf16_on_a_cpu_without_it_is_one_line(monkeypatch: pytest.MonkeyPatch):
 def test_what_the_cpu_computes_in_is_what_torch_says():
     ours = cpu_computes_in_bf16()
     assert ours == bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@pytest.mark.parametrize("name", FASTEST_FIRST)
+def test_threads_are_as_many_as_pay(name: Any, monkeypatch: pytest.MonkeyPatch):
+    for cores, threads in ((1, 1), (2, 2), (16, 4)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        wanted = 1 if name == "torch" else threads
+        assert f"{wanted} thread" in load("resnet9-s", name, "cpu", threads=None).where
+
+
+@pytest.mark.parametrize(("lossless", "threads"), [(False, 1), (True, spare_threads())])
+def test_a_lossless_graph_uses_the_cores_that_its_detector_leaves(lossless: bool, threads: int):
+    with Harness(Emotion(device="cpu", backend="openvino"), lossless=lossless) as harness:
+        assert f"{threads} thread" in str(harness.logs)
+    with Harness(Emotion(device="cpu", backend="openvino", threads=3), lossless=lossless) as harness:
+        assert "3 threads" in str(harness.logs)
 
 
 @pytest.mark.parametrize(

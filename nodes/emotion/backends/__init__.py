@@ -7,6 +7,7 @@ only by the back ends that need it: its import costs a live graph three seconds 
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,9 @@ COMPUTES_IN: dict[BackendName, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32",),
     "torch": ("fp32", "bf16"),
 }
+
+SPARE_THREADS = 4
+"""CPU threads of a graph that uses all cores in turn, at the most: more find little to do in parts of `PART` faces."""
 
 PART = 8
 """Faces in one call on a CPU: more at once are not faster there, and fall out of its caches."""
@@ -55,14 +59,16 @@ def load(
     backend: BackendName | Literal["auto"] = "auto",
     device: str = "auto",
     precision: Precision | Literal["auto"] = "auto",
-    threads: int = 1,
+    threads: int | None = 1,
     max_batch: int = 64,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Backend:
     """The back end asked for, warmed up; `auto` takes the fastest that is installed for the device.
 
     weights: a packaged name or a path. device: auto, cpu, cuda or cuda:N. precision: auto is fp32 on a CPU and bf16
-    on a GPU. threads: of a CPU. max_batch: faces that a GPU prepares for; a call may bring more, which go in parts.
+    on a GPU. threads: of a CPU; None: as many as there are cores, up to SPARE_THREADS, but one for torch, whose threads
+    wait for each other in a loop and crawl where other processes work too. max_batch: faces that a GPU prepares for;
+    a call may bring more, which go in parts.
 
     Raises UserError where the back end, the device or the precision is not to be had here, and WeightsError.
     """
@@ -88,7 +94,7 @@ def load(
         if wanted not in COMPUTES_IN[name]:
             continue
         try:
-            return _load(name, weights, wanted, threads)
+            return _load(name, weights, wanted, threads or (1 if name == "torch" else spare_threads()))
         except ImportError as error:
             if backend != "auto":
                 raise UserError(_cure(name, error)) from error
@@ -118,6 +124,11 @@ def cpu_computes_in_bf16() -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def spare_threads() -> int:
+    """Cores that this process may use, up to SPARE_THREADS."""
+    return min(len(os.sched_getaffinity(0)), SPARE_THREADS)
 
 
 def parts(count: int, size: int = PART) -> Iterator[slice]:
