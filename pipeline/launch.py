@@ -165,6 +165,8 @@ def launch_graph(
     elif supervisor.playing_at is not None:
         console.print_ledger(supervisor)
     supervisor.close()
+    if trace_path is not None and not as_json:
+        print(f"trace: {trace_path} (https://ui.perfetto.dev opens it)", file=sys.stderr)
     if report is not None and report.exists() and not as_json:
         print(f"report: {report}", file=sys.stderr)
     if errors:

@@ -155,6 +155,7 @@ def test_duration_trace_and_set(tmp_path: Path, env: dict[str, str]):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - begin >= 1
+    assert f"trace: {trace} (https://ui.perfetto.dev opens it)" in done.stderr
     slices = [e for e in json.loads(trace.read_text())["traceEvents"] if e["ph"] == "X" and e["cat"] == "r"]
     assert 5 < len(slices) <= 25
 

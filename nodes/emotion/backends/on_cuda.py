@@ -20,7 +20,7 @@ from nodes.emotion.weights import load_weights
 from pipeline.errors import UserError
 
 LARGEST = 512
-"""Faces computed at once, at the most: the maps of more take gigabytes, and no GPU is faster with them."""
+"""Faces computed at once, at the most: the maps of more take gigabytes."""
 
 _WARM_UPS = 3
 """Calls before a capture, so that cuDNN has chosen its algorithms and allocated its workspaces."""
@@ -44,7 +44,7 @@ class CudaBackend:
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = False  # precision fp32 means it
         self._sizes = bucket_sizes(min(max_batch, LARGEST))
-        self._answers = _on_host(0, (self._classes,), torch.float32, device)
+        self._answers = _on_host(1, (self._classes,), torch.float32, device)
         try:
             self._model = fuse(model).to(device, torch.float32 if precision == "fp32" else torch.bfloat16)
             self._compute, self._copy = torch.cuda.Stream(device), torch.cuda.Stream(device)
