@@ -118,7 +118,7 @@ def _section(entry: Entry) -> str:
     plain = evaluation.figures["none"]
     lines += [
         "",
-        "The `emotion` node runs one view (`none`).",
+        "The `emotion` node runs one view (`none`), or with `mirror: true` two (`flip`).",
         "",
         "| class | faces | recall | interval |",
         "| --- | --- | --- | --- |",

@@ -74,6 +74,20 @@ def test_one_call_serves_all_cameras_and_each_face_gets_its_own(plain: Harness):
     assert out[2].regions[0].label is None  # a region without a patch is left alone
 
 
+def test_mirror_takes_the_mean_of_a_face_and_its_mirror_image():
+    mirrored = region("happy")
+    assert mirrored.patch is not None
+    mirrored.patch = mirrored.patch[:, ::-1].copy()
+    with Harness(Emotion(smoothing=0)) as harness:
+        [one], [other] = (harness.push(regions=[r])[0].regions for r in (region("happy"), mirrored))
+    assert one.raw != pytest.approx(other.raw, abs=1e-4)
+    mean = {name: (one.raw[name] + other.raw[name]) / 2 for name in one.raw}
+    with Harness(Emotion(smoothing=0, mirror=True)) as harness:
+        [out] = harness.push(regions=[region("happy"), region("angry"), mirrored])
+    for index in (0, 2):
+        assert out.regions[index].raw == pytest.approx(mean, abs=1e-5)
+
+
 def test_a_frame_with_more_faces_than_a_batch_is_classified_in_parts():
     with Harness(Emotion(max_batch=2, smoothing=0)) as harness:
         [out] = harness.push(regions=[region("happy", n) for n in range(5)])
