@@ -5,7 +5,7 @@ every picture of its class in the Training split, so it shows no person. Plain m
 make them readable, for the Haar cascade and for the network: each picture is first normalised to mean 0 and
 deviation 1, each class mean is exaggerated away from the mean of all classes (a caricature, by EXAGGERATION), and an
 unsharp mask brings back edges. The contrast is then stretched to 10..245. The cascade finds all seven, and
-the packaged network reads six as what they are; the mean of all fears is nothing much, to people as to networks.
+the packaged network reads five as what they are; the means of all fears and of all neutral faces are nothing much.
 """
 
 from __future__ import annotations
