@@ -35,7 +35,7 @@ class Emotion(BatchTransform):
         precision: Literal["auto", "fp32", "bf16"] = Field(
             "auto",
             description="of the computing; auto: fp32 on a CPU, bf16 on a GPU. bf16 is twice as fast on a CPU"
-            " that has it, and moves probabilities by less than 0.02",
+            " that has it, and moves probabilities by less than 0.03",
         )
         max_batch: int = Field(64, ge=1, le=4096, description="faces in one call, at most")
         max_wait: Seconds = Field(0.0, description="how long a partial batch waits for more faces")
