@@ -18,7 +18,7 @@ import numpy as np
 Run = Callable[[np.ndarray], np.ndarray]
 
 PEER = "torch as one would write it"
-"""Eager, fp32, batch norms unfused, NCHW."""
+"""Eager, fp32 (on a GPU with torch's default, TF32 convolutions), batch norms unfused, NCHW."""
 
 CPU = {
     PEER: ("peer", "fp32"),

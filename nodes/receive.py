@@ -51,7 +51,7 @@ class Receive(Source):
             10.0, gt=0, le=60, description="how long the first frame may take, and from frame to frame"
         )
         reconnect: bool = Field(
-            False, description="when the sender's graph has ended, wait for it as for a camera that is away"
+            False, description="when the stream has ended at the sender, wait for it as for a camera that is away"
         )
         prefetch: int = Field(
             4, ge=1, le=remotelink.MAX_WINDOW, description="frames on their way at once: more for a slow network"
@@ -222,7 +222,7 @@ class Receive(Source):
             self._tell(info.reason or "down at the sender")
         elif info.ended and self.props.reconnect:
             self._told_down = True
-            self._tell("the sender's graph has ended")
+            self._tell("the stream has ended at the sender")
         elif self._told_down:
             self._told_down = False
             self._tell("")

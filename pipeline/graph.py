@@ -218,21 +218,30 @@ def _check_one_way(plan: Plan) -> None:
 
 def _check_files(plan: Plan, spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]]) -> None:
     """No node writes what another reads or writes: a recording would be gone before its first frame is read."""
-    taken: dict[str, str] = {}
+    taken: dict[object, str] = {}
     written: list[tuple[str, str, Path]] = []
     for node in plan.nodes.values():
         cls, where = classes[node.base][1], spec.nodes[node.base].where
         props = check_properties(cls, node.properties, node.name)
         try:
-            taken |= {os.path.realpath(path): f"{node.name} reads" for path in cls.reads(props)}
+            taken |= {_identity(path): f"{node.name} reads" for path in cls.reads(props)}
             written += [(where, node.name, path) for path in cls.writes(props, node.streams)]
         except UserError as error:
             raise GraphError(f"{where}: {node.name}: {error}") from None
     for where, name, path in written:
-        other = taken.get(os.path.realpath(path))
+        other = taken.get(_identity(path))
         if other is not None:
             raise GraphError(f"{where}: {name}: it would write to '{path}', which {other}")
-        taken[os.path.realpath(path)] = f"{name} writes"
+        taken[_identity(path)] = f"{name} writes"
+
+
+def _identity(path: Path) -> object:
+    """The same for two paths to one file, by whatever links."""
+    try:
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    except OSError:  # not there yet
+        return os.path.realpath(path)
 
 
 def _replicas(node: NodeSpec, cameras: list[str]) -> int:

@@ -9,7 +9,7 @@ import time
 INTERVAL = 5.0
 """Seconds between two looks."""
 SHARE = 1e-3
-"""Of a core, that the looks may cost at the most: for each the kernel walks all page tables, which takes tens of
+"""Of a core, that the looks may cost at the most: for each the kernel walks all page tables, which takes
 milliseconds where many large frames are mapped."""
 
 

@@ -9,7 +9,7 @@ import http.client
 import re
 import socket
 import ssl
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from nodes.capture.uri import Place
 
@@ -37,16 +37,20 @@ def why(place: Place, transport: str) -> str:
 
 def _ask_http(place: Place, where: str) -> str:
     parts = urlsplit(place.address)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(place.host, place.port, timeout=LIMIT)
+    if parts.scheme == "https":
+        connection = http.client.HTTPSConnection(place.host, place.port, timeout=LIMIT, context=_unverified())
+    else:
+        connection = http.client.HTTPConnection(place.host, place.port, timeout=LIMIT)
     try:
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe="/%?&=+,;:@!$'()*~[]")
         connection.request("GET", target, headers={"Range": "bytes=0-0", "User-Agent": "emograph"})
         answer = connection.getresponse()
     finally:
         connection.close()
     if answer.status >= 400:
-        return _refusal(where, answer.status, answer.reason)
+        return _refusal(where, answer.status, re.sub(r"[^ -~]", "", answer.reason))
+    if answer.status >= 300:
+        return f"{where} sends on to another address, where FFmpeg finds no video"
     ranges = answer.status == 206
     hint = "" if ranges else " (an MP4 whose index is at its end needs a server that knows ranges)"
     return f"{where} sends something, but FFmpeg finds no video in it{hint}"
@@ -54,9 +58,7 @@ def _ask_http(place: Place, where: str) -> str:
 
 def _ask_rtsp(connection: socket.socket, place: Place, where: str, transport: str) -> str:
     if place.address.lower().startswith("rtsps:"):
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # cameras sign for themselves
-        connection = context.wrap_socket(connection)
+        connection = _unverified().wrap_socket(connection)
     with connection:
         connection.settimeout(LIMIT)
         address = re.sub(r"//[^/]*@", "//", place.address)
@@ -69,6 +71,13 @@ def _ask_rtsp(connection: socket.socket, place: Place, where: str, transport: st
         return _refusal(where, status, said[2].decode())
     other = "udp" if transport == "tcp" else "tcp"
     return f"{where} describes a stream, but it does not come over {transport}: try rtsp_transport: {other}"
+
+
+def _unverified() -> ssl.SSLContext:
+    """Cameras sign for themselves, FFmpeg takes that too, and no credentials are sent from here."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _refusal(where: str, status: int, reason: str) -> str:

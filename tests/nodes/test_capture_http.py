@@ -119,6 +119,8 @@ def test_a_server_of_something_else(tmp_path: Path) -> None:
     with Server("http_server.py", "--folder", str(tmp_path)) as server:
         with pytest.raises(UserError, match="finds no video in it .*needs a server that knows ranges"):
             harness(server, "a.mp4")
+        with pytest.raises(UserError, match=r"has nothing at this path \(404\)"):
+            harness(server, "vidéo 1.mp4?x=é")
         with pytest.raises(UserError, match="answers, but does not speak TLS as it should"):
             Capture("door", uri=f"https://127.0.0.1:{server.port}/a.mp4", timeout=2).open()
         with pytest.raises(UserError, match="answers, but does not speak RTSP"):

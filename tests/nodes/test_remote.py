@@ -391,7 +391,7 @@ def test_a_sender_whose_graph_ends_and_is_started_again(reconnect):
         last, before = far.got[-1].pts, len(far.got)
         with sending(endpoint=port) as h:
             patiently(lambda: len(far.got) > before + 5, lambda: h.push(picture(0), pts=len(far.got) - before))
-        assert far.statuses[:2] == [(False, "the sender's graph has ended"), (True, "")]
+        assert far.statuses[:2] == [(False, "the stream has ended at the sender"), (True, "")]
     assert far.got[before].pts > last
 
 

@@ -573,6 +573,7 @@ def test_a_shelf_on_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.Monk
     ("graph", "message"),
     [
         ("capture name=c uri={film} ! videosink name=v location={link}", "which c reads"),
+        ("capture name=c uri={film} ! videosink name=v location={hard}", "which c reads"),
         ("capture name=c uri=file://{film} ! videosink name=v location={film}", "which c reads"),
         (
             "testsrc name=a ! videosink name=v location=x.mp4 testsrc name=b ! videosink name=w location=./x.mp4",
@@ -593,8 +594,10 @@ def test_what_would_spoil_a_file_is_found_before_anything_starts(tmp_path: Path,
     film, link = tmp_path / "a.mp4", tmp_path / "b.mp4"
     film.write_bytes(b"a recording")
     link.symlink_to(film)
+    hard = tmp_path / "c.mp4"
+    hard.hardlink_to(film)
     with pytest.raises(GraphError, match=re.escape(message)):
-        expand(load(graph.format(film=film, link=link)))
+        expand(load(graph.format(film=film, link=link, hard=hard)))
     assert film.read_bytes() == b"a recording"
 
 

@@ -30,7 +30,8 @@ COMPUTES_IN: dict[BackendName, tuple[Precision, ...]] = {
 }
 
 SPARE_THREADS = 4
-"""CPU threads of a graph that uses all cores in turn, at the most: more find little to do in parts of `PART` faces."""
+"""CPU threads of a graph that uses all cores in turn, at the most. Measured on two cores only; parts of `PART` faces
+are little work for many."""
 
 PART = 8
 """Faces in one call on a CPU: more at once are not faster there, and fall out of its caches."""
