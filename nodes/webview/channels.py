@@ -30,11 +30,13 @@ class Garbage(ValueError):
 
 
 async def attend(hub: Hub, socket: WebSocket, serve: Callable[[Hub, WebSocket], Coroutine[Any, Any, None]]) -> None:
-    """Serve one viewer until it leaves, misbehaves or the node closes. Never raises for what a viewer does."""
+    """Serve one viewer until it leaves, misbehaves or the node closes. Never raises for what a viewer does.
+
+    serve: one of the channels below; it accepts the connection itself.
+    """
     if len(hub.viewers) >= hub.max_viewers:
         await socket.close(TRY_LATER, "too many viewers")
         return
-    await socket.accept()
     hub.viewers.add(socket)
     work = asyncio.create_task(serve(hub, socket))
     closing = asyncio.create_task(hub.closing.wait())
@@ -106,6 +108,7 @@ async def events(hub: Hub, socket: WebSocket) -> None:
     kinds = set(socket.query_params.getlist("kind"))
     unknown = sorted((kinds - set(KINDS)) | (cameras - set(hub.streams)))
     if unknown:
+        await socket.accept()  # a reason can only be told to somebody who was let in
         await socket.close(POLICY, f"unknown: {', '.join(unknown)}"[:100])
         return
     news = asyncio.Event()
@@ -120,6 +123,7 @@ async def events(hub: Hub, socket: WebSocket) -> None:
                 await socket.send_text(subscriber.queue.popleft().text)
 
     try:
+        await socket.accept()  # after subscribing: whoever is connected misses nothing
         await _both(tell(), _until_gone(socket))
     finally:
         hub.feed.unsubscribe(subscriber)
@@ -155,6 +159,7 @@ async def live(hub: Hub, socket: WebSocket) -> None:
                 await socket.send_text(text)
             await tick.wait()
 
+    await socket.accept()
     await _both(tell(), _until_gone(socket))
 
 
@@ -220,4 +225,5 @@ async def video(hub: Hub, socket: WebSocket) -> None:
             head = json.dumps(index).encode()
             await socket.send_bytes(b"".join((struct.pack("!I", len(head)), head, *(p.jpeg for p, _ in new))))
 
+    await socket.accept()
     await _both(hear(), show())
