@@ -2,188 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from importlib.metadata import entry_points, version
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
-from typer.core import TyperGroup
 
 from pipeline.errors import UserError
+from pipeline.streams import mend_streams, silence
 
-COMMANDS_GROUP = "emograph.commands"
-
-
-class _Group(TyperGroup):
-    """Adds the commands of other packages (train, evaluate, ...), imported only when they are called."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *sorted(e.name for e in entry_points(group=COMMANDS_GROUP))]
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        own = super().get_command(ctx, cmd_name)
-        if own is not None:
-            return own
-        for entry in entry_points(group=COMMANDS_GROUP, name=cmd_name):
-            loaded = entry.load()
-            if not isinstance(loaded, typer.Typer):
-                single = typer.Typer(add_completion=False)
-                single.command(cmd_name)(loaded)
-                loaded = single
-            command = typer.main.get_command(loaded)
-            command.name = cmd_name
-            return command
-        return None
-
-
-app = typer.Typer(
-    cls=_Group,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Real-time facial-expression recognition for many cameras at once.",
-)
-
-Graph = Annotated[str, typer.Argument(metavar="FILE|STRING", help="a graph file, or a launch string 'a ! b ! c'")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NODE.PROP=VALUE", help="override a property (or mode=, latency_budget=)"),
-]
-Json = Annotated[bool, typer.Option("--json", help="for machines")]
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"emograph {version('emograph')}")
-        raise typer.Exit
-
-
-@app.callback()
-def common(
-    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks and debug messages")] = False,
-    show_version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
-) -> None:
-    if debug:
-        os.environ["EMOGRAPH_DEBUG"] = "1"
+DEBUG = "EMOGRAPH_DEBUG"
+"""The variable that tells processes of --debug."""
+_UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def debugging() -> bool:
     """Whether --debug was given."""
-    return os.environ.get("EMOGRAPH_DEBUG") == "1"
-
-
-@app.command()
-def launch(
-    graph: Graph,
-    settings: Set = None,
-    duration: Annotated[str | None, typer.Option(metavar="TIME", help="stop after 30s, 5min, ...")] = None,
-    trace: Annotated[Path | None, typer.Option(metavar="OUT.JSON", help="write a trace that Perfetto opens")] = None,
-    monitor: Annotated[
-        str | None, typer.Option(metavar="ENDPOINT", help="publish snapshots at tcp://127.0.0.1:5557 too, for `top`")
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option(metavar="OUT.HTML", help="write a report at the end: expressions over time, shares")
-    ] = None,
-    report_thumbnails: Annotated[
-        bool, typer.Option("--report-thumbnails", help="with a small picture of each face in the report")
-    ] = False,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="on a terminal too: a line for each message and event")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no events, only messages and the ledger")] = False,
-    as_json: Json = False,
-) -> None:
-    """Run a graph until its sources end, --duration is over, or Ctrl-C; then print the ledger."""
-    from pipeline.launch import launch_graph
-
-    code = launch_graph(
-        graph, settings, duration, trace, quiet=quiet, as_json=as_json, debug=debugging(), monitor=monitor, plain=plain,
-        report=report, thumbnails=report_thumbnails,
-    )  # fmt: skip
-    raise typer.Exit(code)
-
-
-@app.command()
-def check(graph: Graph, settings: Set = None, as_json: Json = False) -> None:
-    """Validate a graph; nothing is started, no file or camera is opened."""
-    from pipeline.console import print_json
-    from pipeline.graph import expand
-    from pipeline.spec import load
-
-    plan = expand(load(graph, settings))
-    if as_json:
-        print_json({
-            "graph": plan.name, "mode": plan.mode, "cameras": plan.sources,
-            "nodes": list(plan.nodes), "processes": plan.processes,
-        })  # fmt: skip
-    else:
-        cameras = "1 camera" if len(plan.sources) == 1 else f"{len(plan.sources)} cameras"
-        print(f"{graph}: ok: {cameras}, {len(plan.nodes)} nodes, {len(plan.processes)} processes, {plan.mode}")
-
-
-@app.command()
-def inspect(node: Annotated[str | None, typer.Argument(help="a node type")] = None, as_json: Json = False) -> None:
-    """The registry; or one node type's pads, caps and properties."""
-    from pipeline import inspection
-
-    if node is None:
-        inspection.print_registry(as_json)
-    else:
-        inspection.print_node(node, as_json)
-
-
-@app.command()
-def graph(
-    graph: Graph,
-    format: Annotated[str, typer.Option(help="mermaid, dot or svg")] = "mermaid",
-    settings: Set = None,
-) -> None:
-    """The expanded graph as a picture, on stdout."""
-    from pipeline import diagram
-    from pipeline.errors import did_you_mean
-    from pipeline.graph import expand
-    from pipeline.spec import load
-
-    if format not in diagram.FORMATS:
-        raise UserError(f"unknown format '{format}'{did_you_mean(format, diagram.FORMATS)}")
-    print(diagram.FORMATS[format](expand(load(graph, settings))))
-
-
-@app.command()
-def events(
-    endpoint: Annotated[str, typer.Argument(help="where a publish node listens, e.g. tcp://127.0.0.1:5556")],
-    camera: Annotated[list[str] | None, typer.Option(help="only this camera (repeat for several)")] = None,
-    kind: Annotated[list[str] | None, typer.Option(help="observation, change or status")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="end after so many events")] = None,
-    as_json: Json = False,
-) -> None:
-    """Subscribe to a running graph's events and print them."""
-    from pipeline.events_cli import print_events
-
-    print_events(endpoint, camera, kind, as_json, count)
-
-
-@app.command()
-def top(
-    graph: Annotated[
-        str | None,
-        typer.Argument(metavar="[FILE|NAME|PID|ENDPOINT]", help="which running graph; not needed if there is one"),
-    ] = None,
-    once: Annotated[bool, typer.Option("--once", help="one table, or one snapshot, and end")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="snapshots as lines of JSON (docs/PROTOCOL.md)")] = False,
-) -> None:
-    """Live figures of a running graph: cameras, nodes, processes. `q` or Ctrl-C ends."""
-    from pipeline.top import top as show
-
-    show(graph, once=once, as_json=as_json)
+    return os.environ.get(DEBUG) == "1"
 
 
 def main() -> None:
     """Entry point of the command."""
     try:
-        app(prog_name="emograph")
+        mend_streams()
+        # Inside, since it takes a while: a Ctrl-C meanwhile is a Ctrl-C like any other.
+        from pipeline.commands import app
+
+        try:
+            app(prog_name="emograph")
+        finally:
+            sys.stdout.flush()  # at the interpreter's end it is too late to say what goes wrong
     except UserError as error:
         if debugging():
             raise
@@ -191,10 +37,24 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read us has gone (`| head`); Python would complain once more while it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `| head`
+        silence()
         sys.exit(141)
+    except OSError as error:
+        if debugging() or error.filename is not None or error.errno not in _UNWRITTEN:
+            raise
+        _end_unwritten(error)
+
+
+def _end_unwritten(error: OSError) -> None:
+    """stdout takes nothing any more, so nothing may be left for the end of the interpreter to write there."""
+    message = f"emograph: error: cannot write the output: {error.strerror}"
+    try:
+        print(message, file=sys.stderr)
+    except OSError:
+        pass
+    silence()
+    sys.exit(1)
 
 
 if __name__ == "__main__":

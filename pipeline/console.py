@@ -5,7 +5,6 @@ On a terminal with colour and tables, piped as plain lines. Messages go to stder
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Container
@@ -15,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.status import LEVELS, drops
+from pipeline.jsonlines import dumps
+from pipeline.status import LEVELS, drops, printable
 from pipeline.supervisor import Supervisor
 
 
@@ -24,19 +24,10 @@ def out() -> Console:
     return Console(file=sys.stdout, highlight=False, soft_wrap=True)
 
 
-def err() -> Console:
-    """Console for messages."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
-
-
-def message(level: str, node: str, text: str, since: float) -> None:
-    """One line of the bus: seconds since the start, level, node, text."""
-    err().print(message_line(level, node, text, since))
-
-
 def message_line(level: str, node: str, text: str, since: float) -> Text:
+    """One line of the bus: seconds since the start, level, node, text; nothing that a terminal would obey."""
     at = f"{time.monotonic() - since:7.2f}s"
-    return Text(f"{at}  {level:<7}  {node}: {text}", LEVELS.get(level, ""))
+    return Text(printable(f"{at}  {level:<7}  {node}: {text}"), LEVELS.get(level, ""))
 
 
 def print_ledger(supervisor: Supervisor, stream: TextIO | None = None) -> None:
@@ -112,4 +103,5 @@ def summary(supervisor: Supervisor, errors: list[str]) -> dict[str, Any]:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value))
+    """One line of strict JSON."""
+    print(dumps(value))

@@ -9,13 +9,13 @@ A line an event: aligned and coloured on a terminal, the same without colour whe
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from pipeline.events import Event
 from pipeline.jsonlines import json_line
+from pipeline.streams import silence
 from pipeline.subscription import Subscription, subscribe
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def print_events(
         except KeyboardInterrupt:
             pass
         except BrokenPipeError:
-            # The interpreter flushes stdout once more at its end, and would complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            silence()
     return printed
 
 
@@ -126,13 +125,15 @@ def _columns(event: Event) -> tuple[str, str, str, str]:
     return when, f"{camera:<10}", f"{what:<8}", rest
 
 
-def line_writer() -> Any:
-    if not sys.stdout.isatty():
-        return lambda event: print("  ".join(_columns(event)).rstrip(), flush=True)
+def line_writer(stream: Any = None) -> Any:
+    """Writes an event as a line to a text stream, stdout by default."""
+    stream = stream or sys.stdout
+    if not stream.isatty():
+        return lambda event: print("  ".join(_columns(event)).rstrip(), file=stream, flush=True)
 
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(file=stream, highlight=False)
     return lambda event: console.print(event_line(event), no_wrap=True, overflow="ellipsis", crop=True)
 
 

@@ -12,19 +12,23 @@ from typing import Any
 
 from pipeline.caps import mismatch
 from pipeline.errors import GraphError, UserError
-from pipeline.node import Node, check_properties
+from pipeline.node import Node, check_properties, is_secret
 from pipeline.plan import NodePlan, Plan
 from pipeline.registry import NodeType, find
 from pipeline.spec import GraphSpec, LinkSpec, NodeSpec
+from pipeline.wire import pack
 
 
 def expand(spec: GraphSpec) -> Plan:
     """The plan of a checked graph. Raises GraphError with file, line, names and the way out."""
     classes = {node.name: _check_node(node) for node in spec.nodes.values()}
     _check_pads(spec, classes)
-    order = _topological(spec)
-    _check_caps(spec, classes, order)
-    return _expand(spec, classes, order)
+    try:
+        order = _topological(spec)
+        _check_caps(spec, classes, order)
+        return _expand(spec, classes, order)
+    except RecursionError:
+        raise GraphError(f"{spec.where}: too many nodes one behind the other") from None
 
 
 def attach(spec: GraphSpec, type_: str, properties: dict[str, Any]) -> None:
@@ -62,6 +66,7 @@ def _check_node(node: NodeSpec) -> tuple[NodeType, type[Node]]:
         found = find(node.type)
         cls = found.load()
         check_properties(cls, node.properties, node.name)
+        _check_values(cls, node)
     except UserError as error:
         text = str(error)
         prefix = "" if text.startswith(f"{node.name}:") else f"{node.name}: "
@@ -72,6 +77,16 @@ def _check_node(node: NodeSpec) -> tuple[NodeType, type[Node]]:
         if node.process:
             raise GraphError(f"{node.where}: {node.name}: 'process' puts a node in one process, 'replicas' in several")
     return found, cls
+
+
+def _check_values(cls: type[Node], node: NodeSpec) -> None:
+    """What a property holds can be handed to another process."""
+    for key, value in node.properties.items():
+        try:
+            pack(value)
+        except (TypeError, ValueError, OverflowError):  # a date, a number of more than 64 bits, half a letter
+            shown = "" if is_secret(cls, key) else f" is {value!r}"
+            raise GraphError(f"{node.name}: property '{key}' of {node.type}{shown}: no such value") from None
 
 
 def _check_pads(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]]) -> None:
@@ -220,6 +235,8 @@ def _check_files(plan: Plan, spec: GraphSpec, classes: dict[str, tuple[NodeType,
     """No node writes what another reads or writes: a recording would be gone before its first frame is read."""
     taken: dict[object, str] = {}
     written: list[tuple[str, str, Path]] = []
+    if os.path.isfile(spec.where):
+        taken[_identity(Path(spec.where))] = "is the graph file"
     for node in plan.nodes.values():
         cls, where = classes[node.base][1], spec.nodes[node.base].where
         props = check_properties(cls, node.properties, node.name)
@@ -241,7 +258,11 @@ def _identity(path: Path) -> object:
         found = path.stat()
         return found.st_dev, found.st_ino
     except OSError:  # not there yet
+        pass
+    try:
         return os.path.realpath(path)
+    except OSError:  # no working folder to begin at
+        return os.fspath(path)
 
 
 def _replicas(node: NodeSpec, cameras: list[str]) -> int:

@@ -10,35 +10,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import zmq
+
 from pipeline import console
 from pipeline.errors import GraphError, UserError
-from pipeline.events_cli import line_writer
 from pipeline.graph import attach, expand
+from pipeline.lines import Lines
 from pipeline.live import LiveStatus
 from pipeline.node import seconds
 from pipeline.plan import Plan
 from pipeline.registry import find
 from pipeline.spec import load
+from pipeline.streams import silence
 from pipeline.subscription import Subscription, subscribe
 from pipeline.supervisor import Supervisor
 from pipeline.trace import TraceFile
-
-
-class _Lines:
-    """A line for every message and event, one after the other."""
-
-    def __init__(self, started: float) -> None:
-        self.started = started
-        self.event = line_writer()
-
-    def message(self, level: str, node: str, text: str) -> None:
-        console.message(level, node, text, self.started)
-
-    def tick(self, supervisor: Supervisor) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class _View:
@@ -57,7 +43,7 @@ class _View:
         """What nodes reported at level `error` while the graph went on."""
         self.supervisor: Supervisor | None = None
         self.subscriptions: list[Subscription] = []
-        self.screen: _Lines | LiveStatus = LiveStatus(self.started) if live else _Lines(self.started)
+        self.screen: Lines | LiveStatus = LiveStatus(self.started) if live else Lines(self.started)
 
     def subscribe(self) -> None:
         """Hear the graph's own `publish` nodes as anybody else would."""
@@ -79,13 +65,13 @@ class _View:
     def __call__(self, what: str, fields: dict[str, Any]) -> None:
         try:
             self._show(what, fields)
-        except (BrokenPipeError, SystemExit):
-            # Whoever read us has gone (`| head`; rich makes a SystemExit of it): end in order, in silence.
-            null = os.open(os.devnull, os.O_WRONLY)
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(null, stream.fileno())
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):  # whoever read us has gone (`| head`): end in order, in silence
+                silence()
+            else:
+                self.errors.append(f"cannot write the output: {error.strerror}")
             if self.supervisor is not None:
-                self.supervisor.stop("nobody reads the output")
+                self.supervisor.stop("nobody takes the output")
 
     def _show(self, what: str, fields: dict[str, Any]) -> None:
         supervisor = self.supervisor
@@ -136,17 +122,19 @@ def launch_graph(
     elif thumbnails:
         raise UserError("--report-thumbnails: there is no --report for them")
     plan = expand(spec)
+    if trace_path is not None and os.path.exists(graph) and os.path.realpath(graph) == os.path.realpath(trace_path):
+        raise UserError(f"--trace: it would be written over the graph file {trace_path}")
     trace = TraceFile(trace_path, plan) if trace_path is not None else None
     live = not (plain or quiet or as_json or debug) and _is_terminal()
     view = _View(plan, trace, limit, quiet or as_json, debug, live)
     try:
         file = os.path.realpath(graph) if os.path.exists(graph) else ""
         supervisor = Supervisor(plan, view, trace=trace is not None, debug=debug, file=file, monitor=monitor)
-    except OSError as error:  # ZMQError is one too: too many open files, no shared memory, no temporary folder
+    except (OSError, zmq.ZMQError) as error:  # too many open files, no shared memory, no temporary folder
         raise UserError(f"cannot start: {error}") from None
     view.supervisor = supervisor
     view.subscribe()
-    _stop_on_signals(supervisor)
+    before = _stop_on_signals(supervisor)
     if not as_json:
         cameras = "1 camera" if len(plan.sources) == 1 else f"{len(plan.sources)} cameras"
         print(f"{plan.name}: {cameras}, {len(plan.processes)} processes, mode {plan.mode}", file=sys.stderr)
@@ -157,15 +145,17 @@ def launch_graph(
         errors.append(str(error))
     finally:
         view.close()
-        if trace is not None:
-            trace.write()
+        for signum, handler in before.items():  # all is closed: what is left to print may be interrupted
+            signal.signal(signum, handler)
     errors += view.errors + _discrepancies(supervisor)
+    if trace is not None and (failed := trace.write()):
+        errors.append(failed)
     if as_json:
         console.print_json(console.summary(supervisor, errors))
     elif supervisor.playing_at is not None:
         console.print_ledger(supervisor)
     supervisor.close()
-    if trace_path is not None and not as_json:
+    if trace is not None and not failed and not as_json:
         print(f"trace: {trace_path} (https://ui.perfetto.dev opens it)", file=sys.stderr)
     if report is not None and report.exists() and not as_json:
         print(f"report: {report}", file=sys.stderr)
@@ -178,14 +168,16 @@ def _is_terminal() -> bool:
     return sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def _stop_on_signals(supervisor: Supervisor) -> None:
-    """Ctrl-C and friends stop in order; a second one at once."""
+def _stop_on_signals(supervisor: Supervisor) -> dict[signal.Signals, Any]:
+    """Ctrl-C and friends stop in order; a second one at once. Returns the handlers that were there before."""
 
     def handler(signum: int, frame: object) -> None:
         supervisor.stop(signal.Signals(signum).name)
 
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, handler)
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # with `nohup` it shall go on
+        signals.append(signal.SIGHUP)
+    return {signum: signal.signal(signum, handler) for signum in signals}
 
 
 def _discrepancies(supervisor: Supervisor) -> list[str]:

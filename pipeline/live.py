@@ -7,7 +7,6 @@ and no mode of the terminal is changed: whatever way this process ends, there is
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from pipeline import status
 from pipeline.console import message_line
 from pipeline.events import Event
 from pipeline.events_cli import event_line
+from pipeline.streams import Unbuffered
 from pipeline.supervisor import Supervisor
 
 INTERVAL = 0.5
@@ -34,32 +34,6 @@ KEPT = 1000
 """Lines for the scrollback that wait for a terminal that does not take them; the oldest go."""
 PATIENCE = 1.0
 """Seconds that the end waits for such a terminal."""
-
-
-class _Terminal:
-    """The terminal behind a descriptor, as a file. One write for each flush: no half-drawn picture."""
-
-    encoding = "utf-8"
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.waiting: list[str] = []
-
-    def write(self, text: str) -> int:
-        self.waiting.append(text)
-        return len(text)
-
-    def flush(self) -> None:
-        data = "".join(self.waiting).encode(errors="replace")
-        self.waiting.clear()
-        while data:
-            data = data[os.write(self.fd, data) :]
-
-    def isatty(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self.fd
 
 
 class _Console(Console):
@@ -119,7 +93,7 @@ class LiveStatus:
     # The thread -------------------------------------------------------------------------------------------
 
     def _draw(self) -> None:
-        terminal = _Terminal(sys.stderr.fileno())
+        terminal = Unbuffered(sys.stderr.fileno())
         console = _Console(file=terminal, force_terminal=True, highlight=False)  # type: ignore[arg-type]
         live = Live(
             console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False,

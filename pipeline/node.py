@@ -21,17 +21,22 @@ from pipeline.buffer import Buffer, Mark
 from pipeline.caps import Pad
 from pipeline.errors import GraphError, did_you_mean
 
+LONGEST = 10 * 365 * 86400.0
+"""Seconds that a duration may have: ten years, so that its nanoseconds are a number like any other."""
 _UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def seconds(value: Any) -> Any:
     """`250ms`, `1.5s`, `2min`, `90` -> seconds as a float. Raises ValueError for anything else."""
+    found = value
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", value)
         if not match or match[2] not in _UNITS:
             raise ValueError(f"{value!r} is not a duration such as 250ms, 1.5s or 2min")
-        return float(match[1]) * _UNITS[match[2]]
-    return value
+        found = float(match[1]) * _UNITS[match[2]]
+    if isinstance(found, (int, float)) and not found <= LONGEST:
+        raise ValueError(f"{value!r} is longer than ten years" if found > LONGEST else f"{value!r} is no duration")
+    return found
 
 
 Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
@@ -46,9 +51,12 @@ RESERVED = frozenset({"name", "streams", "type", "process", "replicas"})
 
 
 class Properties(BaseModel):
-    """Base of every node's `Properties`: typed fields with default, range and help; unknown keys are errors."""
+    """Base of every node's `Properties`: typed fields with default, range and help.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    Unknown keys, NaN and infinity are errors.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class SourceProperties(Properties):

@@ -122,10 +122,16 @@ class Spawner:
         return self._process.poll() is None
 
     @property
+    def end_code(self) -> int:
+        """The return code of the spawner itself, which has ended; negative for a signal."""
+        return self._process.wait()
+
+    @property
     def ready(self) -> bool:
         """Whether it has imported everything and takes requests; never waits."""
         if not self._ready and _readable(self.control, 0):
-            self._ready = self._control.recv(_MAX_MESSAGE) == b"ready"
+            with contextlib.suppress(ConnectionError):
+                self._ready = self._control.recv(_MAX_MESSAGE) == b"ready"
         return self._ready
 
     def spawn(self, assignment: bytes) -> Child:

@@ -92,16 +92,13 @@ def parse_yaml(text: str, file: str) -> GraphSpec:
     """A graph from YAML text; `file` is for messages."""
     try:
         root = yaml.compose(_LIST_LINK.sub(_quoted, text), Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        problem = " ".join(filter(None, (error.context, error.problem)))
-        raise GraphError(f"{file}{line}: YAML syntax: {problem}") from None
     except yaml.YAMLError as error:
-        raise GraphError(f"{file}: YAML syntax: {error}") from None
+        raise _syntax_error(error, file) from None
+    except RecursionError:
+        raise GraphError(f"{file}: YAML syntax: too many brackets inside each other") from None
     if root is None:
         raise GraphError(f"{file}: the file is empty; a graph has 'nodes' and 'links'")
-    spec = GraphSpec(Path(file).stem, file)
+    spec = GraphSpec(os.fsencode(Path(file).stem).decode(errors="replace"), file)
     found = dict(_mapping(root, file, "a graph"))
     for key, (where, node) in found.items():
         if key not in GRAPH_KEYS:
@@ -110,7 +107,7 @@ def parse_yaml(text: str, file: str) -> GraphSpec:
             for name, (place, body) in _mapping(node, file, "'nodes'"):
                 _add_node(spec, name, place, dict(_mapping(body, file, f"node '{name}'")))
         elif key != "links":
-            _set_graph(spec, key, _value(node), where)
+            _set_graph(spec, key, _value(node, where), where)
     for key in ("nodes", "links"):
         if key not in found:
             raise GraphError(f"{file}: '{key}' is missing")
@@ -123,6 +120,14 @@ def parse_yaml(text: str, file: str) -> GraphSpec:
             raise GraphError(f"{place}: a link is a line such as 'camera ! faces ! mood'")
         _add_links(spec, item.value, place)
     return spec
+
+
+def _syntax_error(error: yaml.YAMLError, file: str) -> GraphError:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return GraphError(f"{file}: YAML syntax: {error}")
+    mark = error.problem_mark or error.context_mark
+    line = f":{mark.line + 1}" if mark else ""
+    return GraphError(f"{file}{line}: YAML syntax: {' '.join(filter(None, (error.context, error.problem)))}")
 
 
 def _quoted(match: re.Match[str]) -> str:
@@ -150,16 +155,22 @@ def _mapping(node: yaml.Node, file: str, what: str) -> Iterator[tuple[str, tuple
         yield key, (place, value)
 
 
-def _value(node: yaml.Node) -> Any:
+def _value(node: yaml.Node, where: str) -> Any:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a tag that means nothing; no date, no number
+        reason = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
+        raise GraphError(f"{where}: {reason}") from None
     finally:
         loader.dispose()
 
 
 def _add_node(spec: GraphSpec, name: str, where: str, body: dict[str, tuple[str, yaml.Node]]) -> None:
-    values = {key: _expand(_value(node), f"{place}: {name}: {key}") for key, (place, node) in body.items()}
+    values: dict[str, Any] = {}
+    for key, (place, node) in body.items():
+        at = f"{place}: {name}: {key}"
+        values[key] = _expand(_value(node, at), at)
     _define(spec, name, where, values)
 
 
@@ -174,7 +185,7 @@ def _define(spec: GraphSpec, name: str, where: str, values: dict[str, Any]) -> N
     process, replicas = values.pop("process", None), values.pop("replicas", 1)
     if process is not None and (not isinstance(process, str) or not _NAME.fullmatch(process)):
         raise GraphError(f"{where}: {name}: process is {process!r}: a name is needed")
-    if isinstance(replicas, str) and replicas.isdigit():
+    if isinstance(replicas, str) and replicas.isdecimal():
         replicas = int(replicas)
     if replicas != "auto" and (type(replicas) is not int or not 1 <= replicas <= 256):
         raise GraphError(f"{where}: {name}: replicas is {replicas!r}: a number from 1 to 256, or auto")
@@ -341,6 +352,6 @@ def _scalar(text: str) -> Any:
     """A word of the command line as YAML would read it: numbers, true/false, else the string itself."""
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+        return text  # `2024-13-45` is no date, but may be a name
     return value if isinstance(value, (int, float, bool)) else text

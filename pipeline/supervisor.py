@@ -18,7 +18,7 @@ from typing import Any
 
 import zmq
 
-from pipeline import ring
+from pipeline import descriptors, ring
 from pipeline.errors import UserError, redact
 from pipeline.figures import NodeFigures
 from pipeline.monitor import Monitor
@@ -42,8 +42,10 @@ RESTART_LIMIT = 5
 """Restarts in a row, without a buffer having passed, after which the graph gives up. A source that cannot open again
 (its camera is away) is tried without limit."""
 HEALTHY_AFTER = 60.0
-"""Seconds after which a restart is no longer 'in a row'."""
+"""Seconds of READY or PLAYING after which a restart is no longer 'in a row'."""
 MAX_BACKOFF = 5.0
+SPAWNER_LIMIT = 3
+"""Deaths in a row of the process that starts the workers, before it was ready, after which the graph gives up."""
 ORDERLY = (0, -signal.SIGTERM)
 """Exit codes of a process that is no trouble while its graph stops: a service manager may end all of them alike."""
 
@@ -57,6 +59,7 @@ class Process:
     child: Child | None = None
     state: str = "NULL"
     started_at: float = 0.0
+    ready_at: float = 0.0
     heard_at: float = 0.0
     restarts: int = 0
     """Since a buffer last passed every one of its nodes."""
@@ -95,6 +98,7 @@ class Supervisor:
         file: str = "",
         monitor: str | None = None,
     ) -> None:
+        descriptors.provide(len(plan.processes), len(plan.sources))
         self.plan = plan
         self.on_event = on_event or (lambda what, fields: None)
         self.trace = trace
@@ -116,6 +120,7 @@ class Supervisor:
         # Forked before any thread or socket exists in this process.
         self._reaper = Reaper(self.directory.path)
         self._spawner: Spawner | None = None
+        self._spawner_deaths = 0
         self._context = zmq.Context()
         self._bus: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         # A restarted worker comes with the identity of the dead one.
@@ -161,11 +166,7 @@ class Supervisor:
             self.monitor.announce()
             while not self._finished():
                 self._reconcile()
-                for item, _ in self.poller.poll(50):
-                    if item is self._bus:
-                        self._hear()
-                    elif isinstance(item, int):
-                        self._read_stderr(item)
+                self._listen(0.05)
                 self.monitor.tick()
                 self.on_event("tick", {})
             self._quit()
@@ -173,6 +174,14 @@ class Supervisor:
             self._end_all()
         if self.errors:
             raise UserError(self.errors[0])
+
+    def _listen(self, seconds: float) -> None:
+        """What processes say, on the bus and on stderr; waits so long for the first of it."""
+        for item, _ in self.poller.poll(round(seconds * 1000)):
+            if item is self._bus:
+                self._hear()
+            elif isinstance(item, int):
+                self._read_stderr(item)
 
     def _finished(self) -> bool:
         if self._abort or self.errors:
@@ -254,7 +263,7 @@ class Supervisor:
             return False
         if self._spawner is None or not self._spawner.alive:
             if self._spawner is not None:
-                self._spawner.close()
+                self._bury(self._spawner)
             modules = sorted({node.cls.partition(":")[0] for node in self.plan.nodes.values()})
             self._spawner = Spawner(modules, self._reaper.pid, list(self.rings.values()))
             self.poller.register(self._spawner.control, zmq.POLLIN)
@@ -263,9 +272,23 @@ class Supervisor:
                 last = self._spawner.last_words()
                 raise UserError(f"the process that starts the workers is not ready after {START_TIMEOUT:.0f} s{last}")
             return False
-        with contextlib.suppress(KeyError):
-            self.poller.unregister(self._spawner.control)
+        self._spawner_deaths = 0
+        self._unlisten(self._spawner.control)
         return True
+
+    def _bury(self, spawner: Spawner) -> None:
+        """The spawner has ended, and its workers with it. Raises UserError where another one would end alike."""
+        self._unlisten(spawner.control)
+        ready, last = spawner.ready, spawner.last_words()
+        text = f"the process that starts the workers {_how_it_ended(spawner.end_code)}"
+        spawner.close()
+        self._spawner = None
+        if not ready:
+            self._spawner_deaths += 1
+            text += f" while it imported the nodes{last}"
+            if self._spawner_deaths >= SPAWNER_LIMIT:
+                raise UserError(text)
+        self.log("warning", "launcher", f"{text}; starting another one")
 
     def _kill(self, process: Process, why: str) -> None:
         self.log("warning", process.name, f"{why}; killed")
@@ -286,8 +309,7 @@ class Supervisor:
             self.errors.append(process.error)
             return
         last = next((line for line in reversed(process.stderr) if line.strip()), "")
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        text = f"the process {how}"
+        text = f"the process {_how_it_ended(code)}"
         away = bool(process.error) and any(self.plan.nodes[n].kind == "source" for n in process.nodes)
         if process.error:  # it cannot open what it had before (a camera that is away just now): try again
             text, process.error = process.error.removeprefix(f"{process.name}: "), None
@@ -301,7 +323,7 @@ class Supervisor:
         if code > 0 and not ready and process.restarts_total == 0:
             self.errors.append(f"{process.name}: {text}")  # it never worked: trying again would not mend it
             return
-        if time.monotonic() - process.started_at > HEALTHY_AFTER:
+        if ready and time.monotonic() - process.ready_at > HEALTHY_AFTER:
             process.restarts = 0
         process.restarts += 1
         process.restarts_total += 1
@@ -320,7 +342,7 @@ class Supervisor:
     def _forget(self, process: Process) -> None:
         if process.child is not None:
             self._read_stderr(process.child.stderr)
-            self.poller.unregister(process.child.stderr)
+            self._unlisten(process.child.stderr)
             process.child.close()
         process.child = None
         process.state = "NULL"
@@ -335,6 +357,7 @@ class Supervisor:
             except BlockingIOError:
                 return
             if not data:
+                self._unlisten(fd)  # closed: else it would wake us for ever
                 return
             *lines, process.partial = (process.partial + data).split(b"\n")
             process.partial = process.partial[-4096:]
@@ -343,6 +366,10 @@ class Supervisor:
                 process.stderr.append(text)
                 if self.debug:
                     self.log("debug", process.name, text)
+
+    def _unlisten(self, fd: int) -> None:
+        with contextlib.suppress(KeyError):
+            self.poller.unregister(fd)
 
     # Bus -----------------------------------------------------------------------------------------------
 
@@ -376,6 +403,8 @@ class Supervisor:
         process.state = message["state"]
         process.heard_at = time.monotonic()
         self.on_event("state", {"process": process.name, "state": process.state})
+        if process.state == "READY":
+            process.ready_at = process.heard_at
         if process.state == "READY" and process.recovering:
             # Its sockets are back: a mark sent now follows all that waited for it.
             for source in self.plan.reach(process.name):
@@ -443,8 +472,7 @@ class Supervisor:
         while time.monotonic() < deadline and not self._abort:
             if all(p.child is None or p.child.poll() is not None for p in self.processes.values()):
                 break
-            self.poller.poll(20)
-            self._hear()
+            self._listen(0.02)
             self.monitor.tick()
         self._hear()
 
@@ -464,8 +492,9 @@ class Supervisor:
             self._forget(process)
             if process.error and process.error not in self.errors:
                 self.errors.append(process.error)
-            elif late and closing and played and not self._abort:
-                self.errors.append(f"{process.name}: did not close in time and was killed")
+            elif late and closing and played:
+                why = "had to end at once" if self._abort else "did not close in time"
+                self.errors.append(f"{process.name}: {why} and was killed")
             elif code not in ORDERLY and not late and process.error is None:
                 last = next((line for line in reversed(process.stderr) if line.strip()), "")
                 how = last or (f"signal {-code}" if code < 0 else f"exit code {code}")
@@ -484,3 +513,7 @@ class Supervisor:
         """Give the rings back; `ledgers` cannot be read after this."""
         for fd in self.rings.values():
             os.close(fd)
+
+
+def _how_it_ended(code: int) -> str:
+    return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"

@@ -25,7 +25,8 @@ class TraceFile:
         self._pid = {name: index + 1 for index, name in enumerate(plan.processes)}
         self._tid: dict[tuple[str, str], int] = {}
         try:
-            path.touch()
+            with path.open("a"):  # what is there stays until there is something to put in its place
+                pass
         except OSError as error:
             raise UserError(f"cannot write the trace {path}: {error.strerror}") from None
         for name, pid in self._pid.items():
@@ -74,8 +75,10 @@ class TraceFile:
             )
         return self._tid[key]
 
-    def write(self) -> None:
+    def write(self) -> str:
+        """Write the file; returns what went wrong, or nothing."""
         try:
             self.path.write_text(json.dumps({"traceEvents": self.events, "displayTimeUnit": "ms"}))
         except OSError as error:
-            raise UserError(f"cannot write the trace {self.path}: {error.strerror}") from None
+            return f"cannot write the trace {self.path}: {error.strerror}"
+        return ""

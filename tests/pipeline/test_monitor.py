@@ -156,7 +156,7 @@ def test_no_snapshot_is_built_while_nobody_looks(engine_nodes: None, monkeypatch
             state["thread"].start()
         elif not state["thread"].is_alive():
             state.setdefault("built", (len(built), time.monotonic()))
-            if time.monotonic() - state["built"][1] > 2:
+            if time.monotonic() - state["built"][1] > 2 and supervisor.stop_reason is None:
                 supervisor.stop("seen enough")
 
     run = run_graph(GRAPH, on_tick=look)

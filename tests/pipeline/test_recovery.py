@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import registry
 from pipeline import supervisor as supervisor_module
+from pipeline.registry import NodeType
 from pipeline.supervisor import Supervisor
 from tests.pipeline.test_engine import records
 from tests.support.graphs import run_graph
@@ -104,6 +106,16 @@ def test_a_process_that_keeps_dying_ends_the_graph(monkeypatch: pytest.MonkeyPat
     assert run.error is not None
     assert run.error.startswith("w: the process was killed by signal 9; gave up after 2 restarts")
     assert run.ledgers["a"].adds_up
+
+
+def test_a_node_that_never_opens_ends_the_graph(monkeypatch: pytest.MonkeyPatch):
+    """A start that takes too long is no time of good health."""
+    monkeypatch.setattr(supervisor_module, "START_TIMEOUT", 1.0)
+    monkeypatch.setattr(supervisor_module, "HEALTHY_AFTER", 0.5)
+    monkeypatch.setattr(supervisor_module, "RESTART_LIMIT", 2)
+    run = run_graph("numbers name=a ! trouble name=t hang_in_open=true")
+    assert run.error == "t: the process was killed by signal 9; gave up after 2 restarts"
+    assert sum("not ready after 1 s; killed" in text for _, _, text in run.logs) == 3
 
 
 def test_a_restarted_node_that_cannot_open_is_tried_again(tmp_path: Path):
@@ -234,12 +246,40 @@ def test_the_spawner_is_killed_and_its_workers_with_it(tmp_path: Path):
     run = run_graph(LOSSLESS.format(out=out), ["mode=lossless"], tick)
     assert run.error is None
     assert all(process.restarts_total == 1 for process in run.supervisor.processes.values())
+    assert run.said("the process that starts the workers was killed by signal 9; starting another one")
     for ledger in run.ledgers.values():
         assert ledger.adds_up
         assert ledger.captured == 150
         assert ledger.in_flight == 0
         assert {reason for _, reason in ledger.dropped} <= {"lost"}
     assert all(len(lines) > 100 for lines in records(out).values())
+
+
+def test_a_spawner_that_dies_while_it_imports_ends_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As with a broken native library in a plugin."""
+    (tmp_path / "broken.py").write_text(
+        "import os, sys\n"
+        "from tests.support.enginenodes import Work\n"
+        "class Broken(Work): pass\n"
+        "if 'pipeline.worker' in sys.orig_argv:\n"
+        "    print('libbroken: no such symbol', file=sys.stderr, flush=True)\n"
+        "    os.abort()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    types = {**registry.node_types(), "broken": NodeType("broken", "broken:Broken", "tests")}
+    monkeypatch.setattr(registry, "node_types", lambda: types)
+    run = run_graph("numbers name=a ! broken ! nothing")
+    what = "the process that starts the workers was killed by signal 6 while it imported the nodes"
+    assert run.error == f"{what}: libbroken: no such symbol"
+    assert [text for _, _, text in run.logs] == [f"{run.error}; starting another one"] * 2
+
+
+@pytest.mark.parametrize("talk", [10, 300_000])
+def test_what_a_closing_node_says_does_not_hold_it_up(talk: int):
+    run = run_graph(f"numbers name=a num_buffers=5 ! trouble name=t talk_in_close={talk} slow_close=1s")
+    assert run.error is None
+    assert run.ledgers["a"].delivered == 5
 
 
 @pytest.mark.parametrize(

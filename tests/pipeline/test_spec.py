@@ -103,6 +103,15 @@ def test_set_overrides_what_the_file_says(tmp_path: Path):
         (("faces ! end", "faces ! end\n  - door ! end"), r"^end: the frames of door reach it on two ways, from door and from"),
         (("  end:", "  " + 60 * "e" + ":"), r"is no name for a node: up to 41 letters"),
         (("nodes:", "nodes: 3\nx:"), r"^g.yaml:4: 'nodes' must be a map"),
+        (("fps: 5", "fps: .inf"), r"^g.yaml:5: door: property 'fps' of numbers is inf: .*finite"),
+        (("fps: 5", "num_buffers: 1" + "0" * 30), r"^g.yaml:5: door: property 'num_buffers' of numbers is 10{30}: no such"),
+        (("fps: 5", "fps: 2024-13-45"), r"^g.yaml:5: door: fps: month must be in"),
+        (("fps: 5", "fps: !foo 3"), r"^g.yaml:5: door: fps: could not determine a constructor for the tag '!foo'"),
+        (("fps: 5", "fps: &x [*x]"), r"^g.yaml:5: door: fps: found unconstructable recursive node"),
+        (("fps: 5", f"fps: {'[' * 3000}"), r"^g.yaml: YAML syntax: too many brackets"),
+        (("300ms", ".nan"), r"^g.yaml:3: latency_budget: nan is no duration"),
+        (("300ms", "99999999h"), r"^g.yaml:3: latency_budget: '99999999h' is longer than ten years"),
+        (("delay: 2ms", "delay: 99999999h"), r"property 'delay' of work is '99999999h': .*longer than ten years"),
     ],
 )  # fmt: skip
 def test_each_mistake_in_a_file_is_one_clear_line(change: tuple[str, str], message: str):
@@ -126,6 +135,8 @@ def test_each_mistake_in_a_file_is_one_clear_line(change: tuple[str, str], messa
         ('numbers path="a ! nothing', "No closing quotation"),
         ("numbers ! nothing nothing", "nothing1: its sink pad is not linked"),
         ("work name=a ! work name=b ! a.", "the graph has no source"),
+        (f"numbers ! {'work ! ' * 1200} nothing", "launch string: too many nodes one behind the other"),
+        ("numbers num_buffers=99999999999999999999 ! nothing", "property 'num_buffers' of numbers is 9"),
     ],
 )
 def test_each_mistake_in_a_launch_string_is_one_clear_line(text: str, message: str):
@@ -140,6 +151,9 @@ def test_each_mistake_in_a_launch_string_is_one_clear_line(text: str, message: s
         ("dor.fps=3", "no node named 'dor'; did you mean 'door'?"),
         ("speed=3", "write node.property=value"),
         ("mode=slow", "mode is 'slow'"),
+        ("faces.replicas=²", "replicas is '²'"),
+        ("end.process=2024-13-45", "process is '2024-13-45': a name is needed"),
+        ("latency_budget=.nan", "'.nan' is not a duration"),
     ],
 )
 def test_each_mistake_in_set_is_one_clear_line(tmp_path: Path, setting: str, message: str):

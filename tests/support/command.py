@@ -53,7 +53,7 @@ def workers(launcher: int) -> dict[str, psutil.Process]:
     for child in psutil.Process(launcher).children(recursive=True):
         if "pipeline.worker" in child.cmdline():
             found[Path(f"/proc/{child.pid}/comm").read_text().strip().removeprefix("emograph:")] = child
-    found.pop("spawner", None)
+    found.pop("spawne", None)  # the kernel keeps 15 characters of "emograph:spawner"
     return found
 
 

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -41,6 +43,7 @@ class Numbers(Source):
         force_paced: bool = Field(False, description="ask for pacing whatever the mode is")
         slow_reopen: Seconds = Field(0.0, description="how long it takes to open after a restart")
         chatter: int = Field(0, description="messages to post with the last frame")
+        saying: str = Field("", description="a message to post with every frame")
 
     src = pad("video/raw", format="BGR")
 
@@ -66,6 +69,8 @@ class Numbers(Source):
         buffer.pts = int(self.next * 1e9 / (self.props.fps or 30))
         buffer.meta["number"] = self.next
         self.next += 1
+        if self.props.saying:
+            self.log("info", self.props.saying)
         if self.next == self.props.num_buffers:
             for number in range(self.props.chatter):
                 self.log("info", f"message {number}")
@@ -210,12 +215,17 @@ class Trouble(Sink):
         slow_close: Seconds = 0.0
         hang_in_tick: bool = False
         start_child: bool = False
+        hang_in_open: bool = False
+        talk_in_close: int = Field(0, description="bytes to stderr")
+        unknown: bool = Field(False, description="observe a metric that is NaN")
 
     sink = pad("ANY", access="none")
     tick_interval = 0.1
 
     def open(self) -> None:
         self.ticks = 0
+        if self.props.hang_in_open:
+            time.sleep(3600)
         if self.props.start_child:
             subprocess.Popen(["sleep", "7777"])
 
@@ -224,9 +234,12 @@ class Trouble(Sink):
             time.sleep(3600)
 
     def consume(self, buffer: Buffer) -> None:
-        pass
+        if self.props.unknown:
+            self.observe("unknown", math.nan)
 
     def close(self) -> None:
+        for _ in range(self.props.talk_in_close // 100):
+            sys.stderr.write("x" * 99 + "\n")
         time.sleep(self.props.slow_close)
         if self.props.fail_in_close:
             raise OSError("No space left on device")
