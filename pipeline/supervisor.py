@@ -11,9 +11,7 @@ import contextlib
 import os
 import signal
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import zmq
@@ -23,9 +21,10 @@ from pipeline.errors import UserError, redact
 from pipeline.figures import NodeFigures
 from pipeline.monitor import Monitor
 from pipeline.plan import Assignment, Plan, bus_endpoint
+from pipeline.process import Process, how_it_ended
 from pipeline.ring import Ledger
 from pipeline.rundir import Reaper, RunDirectory
-from pipeline.spawner import Child, Spawner
+from pipeline.spawner import Spawner
 from pipeline.wire import pack, unpack
 
 START_TIMEOUT = 90.0
@@ -38,45 +37,10 @@ QUIT_TIMEOUT = 1.0
 """Seconds that processes have to close their nodes after a stop; an ended graph gives them ten times that."""
 MESSAGES_PER_TURN = 2000
 """Heard from the bus before processes and a stop get their turn again."""
-RESTART_LIMIT = 5
-"""Restarts in a row, without a buffer having passed, after which the graph gives up. A source that cannot open again
-(its camera is away) is tried without limit."""
-HEALTHY_AFTER = 60.0
-"""Seconds of READY or PLAYING after which a restart is no longer 'in a row'."""
-MAX_BACKOFF = 5.0
 SPAWNER_LIMIT = 3
 """Deaths in a row of the process that starts the workers, before it was ready, after which the graph gives up."""
 ORDERLY = (0, -signal.SIGTERM)
 """Exit codes of a process that is no trouble while its graph stops: a service manager may end all of them alike."""
-
-
-@dataclass
-class Process:
-    """A worker as the supervisor sees it."""
-
-    name: str
-    nodes: list[str]
-    child: Child | None = None
-    state: str = "NULL"
-    started_at: float = 0.0
-    ready_at: float = 0.0
-    heard_at: float = 0.0
-    restarts: int = 0
-    """Since a buffer last passed every one of its nodes."""
-    restarts_total: int = 0
-    not_before: float = 0.0
-    recovering: bool = False
-    waits_for_pass: set[str] = field(default_factory=set)
-    died_at: float = 0.0
-    cpu: float = 0.0
-    cpu_at: float = 0.0
-    cpu_share: float = 0.0
-    """Cores in use between its last two reports."""
-    rss: int = 0
-    garbage: int = 0
-    error: str | None = None
-    stderr: deque[str] = field(default_factory=lambda: deque(maxlen=40))
-    partial: bytes = b""
 
 
 Listener = Callable[[str, dict[str, Any]], None]
@@ -243,18 +207,14 @@ class Supervisor:
         )
         assert self._spawner is not None
         try:
-            process.child = self._spawner.spawn(assignment.pack())
+            child = self._spawner.spawn(assignment.pack())
         except ConnectionError:
             return  # it has just been killed: with the next one
         except (OSError, UserError) as error:
             text = error if isinstance(error, UserError) else f"cannot start a process: {error.strerror or error}"
             raise UserError(f"{process.name}: {text}") from None
-        os.set_blocking(process.child.stderr, False)
-        self.poller.register(process.child.stderr, zmq.POLLIN)
-        process.stderr.clear()
-        process.partial = b""
-        process.state = "NULL"
-        process.started_at = process.heard_at = time.monotonic()
+        process.begin(child)
+        self.poller.register(child.stderr, zmq.POLLIN)
         self._play_sent.discard(process.name)
 
     def _may_start(self, now: float) -> bool:
@@ -280,7 +240,7 @@ class Supervisor:
         """The spawner has ended, and its workers with it. Raises UserError where another one would end alike."""
         self._unlisten(spawner.control)
         ready, last = spawner.ready, spawner.last_words()
-        text = f"the process that starts the workers {_how_it_ended(spawner.end_code)}"
+        text = f"the process that starts the workers {how_it_ended(spawner.end_code)}"
         spawner.close()
         self._spawner = None
         if not ready:
@@ -301,15 +261,10 @@ class Supervisor:
         self._hear()  # its last words
         ready = process.state != "NULL"
         self._forget(process)
-        process.died_at = time.monotonic()
-        # Its successor counts from zero.
-        process.cpu = process.cpu_at = process.cpu_share = 0.0
-        process.rss = process.garbage = 0
         if process.error and (ready or process.restarts_total == 0):
             self.errors.append(process.error)
             return
-        last = next((line for line in reversed(process.stderr) if line.strip()), "")
-        text = f"the process {_how_it_ended(code)}"
+        text, last = f"the process {how_it_ended(code)}", process.last_words
         away = bool(process.error) and any(self.plan.nodes[n].kind == "source" for n in process.nodes)
         if process.error:  # it cannot open what it had before (a camera that is away just now): try again
             text, process.error = process.error.removeprefix(f"{process.name}: "), None
@@ -323,18 +278,11 @@ class Supervisor:
         if code > 0 and not ready and process.restarts_total == 0:
             self.errors.append(f"{process.name}: {text}")  # it never worked: trying again would not mend it
             return
-        if ready and time.monotonic() - process.ready_at > HEALTHY_AFTER:
-            process.restarts = 0
-        process.restarts += 1
-        process.restarts_total += 1
-        if process.restarts > RESTART_LIMIT and not away:
-            self.errors.append(f"{process.name}: {text}; gave up after {RESTART_LIMIT} restarts")
+        delay = process.plan_restart(patient=away)
+        if delay is None:
+            self.errors.append(f"{process.name}: {text}; gave up after {process.RESTART_LIMIT} restarts")
             return
-        delay = min(0.1 * 2 ** (process.restarts - 1), MAX_BACKOFF) if process.restarts > 1 else 0.0
-        process.not_before = time.monotonic() + delay
-        process.recovering = True
-        process.waits_for_pass = set(process.nodes)
-        which = f"trying again in {delay:.1f} s" if away else f"restart {process.restarts} of {RESTART_LIMIT}"
+        which = f"trying again in {delay:.1f} s" if away else f"restart {process.restarts} of {process.RESTART_LIMIT}"
         self.log("warning", process.name, f"{text}; {which}")
         self.on_event("restart", {"process": process.name})
         self.monitor.publish()  # who watches shall see it, however quickly it is back
@@ -343,29 +291,18 @@ class Supervisor:
         if process.child is not None:
             self._read_stderr(process.child.stderr)
             self._unlisten(process.child.stderr)
-            process.child.close()
-        process.child = None
-        process.state = "NULL"
+        process.end()
 
     def _read_stderr(self, fd: int) -> None:
         process = next((p for p in self.processes.values() if p.child is not None and p.child.stderr == fd), None)
         if process is None:
             return
-        for _ in range(16):
-            try:
-                data = os.read(fd, 65536)
-            except BlockingIOError:
-                return
-            if not data:
-                self._unlisten(fd)  # closed: else it would wake us for ever
-                return
-            *lines, process.partial = (process.partial + data).split(b"\n")
-            process.partial = process.partial[-4096:]
+        lines, closed = process.read_stderr()
+        if closed:
+            self._unlisten(fd)  # else it would wake us for ever
+        if self.debug:
             for line in lines:
-                text = line.decode(errors="replace")
-                process.stderr.append(text)
-                if self.debug:
-                    self.log("debug", process.name, text)
+                self.log("debug", process.name, line)
 
     def _unlisten(self, fd: int) -> None:
         with contextlib.suppress(KeyError):
@@ -429,13 +366,9 @@ class Supervisor:
 
     def _on_stats(self, process: Process, message: dict[str, Any]) -> None:
         now = time.monotonic()
-        cpu = float(message["cpu"])
-        if process.cpu_at:
-            process.cpu_share = max(0.0, cpu - process.cpu) / max(now - process.cpu_at, 0.1)
-        process.heard_at = process.cpu_at = now
-        process.cpu, process.rss = cpu, int(message["rss"])
-        self.garbage += int(message["garbage"]) - process.garbage
-        process.garbage = int(message["garbage"])
+        before = process.garbage
+        process.report(now, float(message["cpu"]), int(message["rss"]), int(message["garbage"]))
+        self.garbage += process.garbage - before
         for node, report in message["nodes"].items():
             self.figures[node].add(report, now)
 
@@ -496,8 +429,7 @@ class Supervisor:
                 why = "had to end at once" if self._abort else "did not close in time"
                 self.errors.append(f"{process.name}: {why} and was killed")
             elif code not in ORDERLY and not late and process.error is None:
-                last = next((line for line in reversed(process.stderr) if line.strip()), "")
-                how = last or (f"signal {-code}" if code < 0 else f"exit code {code}")
+                how = process.last_words or (f"signal {-code}" if code < 0 else f"exit code {code}")
                 self.errors.append(f"{process.name}: the process ended badly: {how}")
         self.monitor.close()
         self._clean_up()
@@ -513,7 +445,3 @@ class Supervisor:
         """Give the rings back; `ledgers` cannot be read after this."""
         for fd in self.rings.values():
             os.close(fd)
-
-
-def _how_it_ended(code: int) -> str:
-    return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"

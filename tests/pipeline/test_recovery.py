@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import registry
 from pipeline import supervisor as supervisor_module
+from pipeline.process import Process
 from pipeline.registry import NodeType
 from pipeline.supervisor import Supervisor
 from tests.pipeline.test_engine import records
@@ -92,7 +93,7 @@ def test_a_node_that_hangs_is_killed_and_restarted(tmp_path: Path, monkeypatch: 
 
 
 def test_a_process_that_keeps_dying_ends_the_graph(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(supervisor_module, "RESTART_LIMIT", 2)
+    monkeypatch.setattr(Process, "RESTART_LIMIT", 2)
     seen = set()
 
     def kill_at_once(supervisor: Supervisor) -> None:
@@ -111,8 +112,8 @@ def test_a_process_that_keeps_dying_ends_the_graph(monkeypatch: pytest.MonkeyPat
 def test_a_node_that_never_opens_ends_the_graph(monkeypatch: pytest.MonkeyPatch):
     """A start that takes too long is no time of good health."""
     monkeypatch.setattr(supervisor_module, "START_TIMEOUT", 1.0)
-    monkeypatch.setattr(supervisor_module, "HEALTHY_AFTER", 0.5)
-    monkeypatch.setattr(supervisor_module, "RESTART_LIMIT", 2)
+    monkeypatch.setattr(Process, "HEALTHY_AFTER", 0.5)
+    monkeypatch.setattr(Process, "RESTART_LIMIT", 2)
     run = run_graph("numbers name=a ! trouble name=t hang_in_open=true")
     assert run.error == "t: the process was killed by signal 9; gave up after 2 restarts"
     assert sum("not ready after 1 s; killed" in text for _, _, text in run.logs) == 3

@@ -1,0 +1,125 @@
+"""A worker as the supervisor sees it: its state, its last words, what it costs, when it may start again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pipeline.spawner import Child
+
+_READS_PER_TURN = 16
+
+
+@dataclass
+class Process:
+    """One process of the plan, whether it runs just now or not. Times are monotonic seconds."""
+
+    RESTART_LIMIT: ClassVar[int] = 5
+    """Restarts in a row, without a buffer having passed, after which the graph gives up."""
+    HEALTHY_AFTER: ClassVar[float] = 60.0
+    """Seconds of READY or PLAYING after which a restart is no longer 'in a row'."""
+    MAX_BACKOFF: ClassVar[float] = 5.0
+    """Seconds between an end and the next start, at the most."""
+
+    name: str
+    nodes: list[str]
+    child: Child | None = None
+    state: str = "NULL"
+    started_at: float = 0.0
+    ready_at: float = 0.0
+    heard_at: float = 0.0
+    restarts: int = 0
+    """Since a buffer last passed every one of its nodes."""
+    restarts_total: int = 0
+    not_before: float = 0.0
+    died_at: float = 0.0
+    recovering: bool = False
+    waits_for_pass: set[str] = field(default_factory=set)
+    cpu: float = 0.0
+    """Seconds of CPU."""
+    cpu_at: float = 0.0
+    cpu_share: float = 0.0
+    """Cores in use between its last two reports."""
+    rss: int = 0
+    """Bytes."""
+    garbage: int = 0
+    error: str | None = None
+    """What it said before it ended, for a person."""
+    stderr: deque[str] = field(default_factory=lambda: deque(maxlen=40))
+    _partial: bytes = b""
+
+    def begin(self, child: Child) -> None:
+        """A process was started."""
+        os.set_blocking(child.stderr, False)
+        self.child = child
+        self.stderr.clear()
+        self._partial = b""
+        self.state = "NULL"
+        self.started_at = self.heard_at = time.monotonic()
+
+    def end(self) -> None:
+        """It has ended, if there was one; its successor counts from zero."""
+        if self.child is not None:
+            self.child.close()
+        self.child = None
+        self.state = "NULL"
+        self.died_at = time.monotonic()
+
+    def report(self, now: float, cpu: float, rss: int, garbage: int) -> None:
+        """What it said of itself."""
+        if self.cpu_at:
+            self.cpu_share = max(0.0, cpu - self.cpu) / max(now - self.cpu_at, 0.1)
+        self.heard_at = self.cpu_at = now
+        self.cpu, self.rss, self.garbage = cpu, rss, garbage
+
+    def read_stderr(self) -> tuple[list[str], bool]:
+        """(new lines that it wrote to stderr, whether there can be no more); never waits."""
+        assert self.child is not None
+        found: list[str] = []
+        for _ in range(_READS_PER_TURN):
+            try:
+                data = os.read(self.child.stderr, 65536)
+            except BlockingIOError:
+                return found, False
+            if not data:
+                return found, True
+            *lines, self._partial = (self._partial + data).split(b"\n")
+            self._partial = self._partial[-4096:]
+            new = [line.decode(errors="replace") for line in lines]
+            self.stderr += new
+            found += new
+        return found, False
+
+    @property
+    def last_words(self) -> str:
+        """The last line that it wrote to stderr, or nothing."""
+        return next((line for line in reversed(self.stderr) if line.strip()), "")
+
+    def plan_restart(self, patient: bool) -> float | None:
+        """Count one restart more; returns the seconds until it, or None when there were too many in a row.
+
+        patient: what it needs is away and will come back; it is tried without limit.
+        """
+        now = time.monotonic()
+        if self.ready_at >= self.started_at and now - self.ready_at > self.HEALTHY_AFTER:
+            self.restarts = 0
+        self.restarts += 1
+        self.restarts_total += 1
+        if self.restarts > self.RESTART_LIMIT and not patient:
+            return None
+        delay = min(0.1 * 2 ** (self.restarts - 1), self.MAX_BACKOFF) if self.restarts > 1 else 0.0
+        self.not_before = now + delay
+        self.recovering = True
+        self.waits_for_pass = set(self.nodes)
+        # Its successor counts from zero.
+        self.cpu = self.cpu_at = self.cpu_share = 0.0
+        self.rss = self.garbage = 0
+        return delay
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code in words; negative for a signal."""
+    return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
