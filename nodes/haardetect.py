@@ -14,7 +14,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nodes.facedetector import Detections, FaceDetector, cut_patches, merged
 from nodes.motion import ChangeMap
@@ -31,6 +31,14 @@ clips: false alarms have 6 to 8 windows, frontal faces from 48 pixels up 10 to 6
 SAME = 0.3
 """IoU from which a place that a sweep brings up is a face that is known already."""
 
+IDS_PER_FRAME = 1000
+"""More than faces that one frame can bring."""
+
+LARGEST = 16384
+"""Side of a frame in pixels, the most that any source gives."""
+
+SMALLEST = 24
+"""Side in pixels of what the cascades were trained on: nothing smaller is a face to them."""
 
 CLOSE = 0.15
 """Fraction of its side by which a face is expected to move or grow from one frame to the next; who does more costs a
@@ -41,13 +49,14 @@ class HaarDetectProperties(Properties):
     cascade: Literal["frontal", "alt2", "profile", "frontal+profile", "alt2+profile"] = Field(
         "frontal", description="OpenCV's frontalface_default, frontalface_alt2 or profileface (both ways)"
     )
-    scale_factor: float = Field(1.1, gt=1.0, le=2.0, description="ratio of one searched face size to the next")
+    scale_factor: float = Field(1.1, ge=1.01, le=2.0, description="ratio of one searched face size to the next")
     min_neighbors: int = Field(5, ge=1, le=100, description="windows that must agree on a face (more than)")
-    min_size: int = Field(30, ge=1, description="smallest face, side in pixels of the frame")
-    max_size: int = Field(0, ge=0, description="largest face, side in pixels of the frame; 0 for any")
+    min_size: int = Field(30, ge=1, le=LARGEST, description="smallest face, side in pixels of the frame")
+    max_size: int = Field(0, ge=0, le=LARGEST, description="largest face, side in pixels of the frame; 0 for any")
     detect_width: int = Field(
         0,
         ge=0,
+        le=LARGEST,
         description="search wider frames shrunk to this width; 0: at full size. Faces under 24 pixels of the "
         "shrunk frame are not found",
     )
@@ -71,6 +80,13 @@ class HaarDetectProperties(Properties):
         description="added around the face when the patch is cut, fraction of its side; as the weights were trained",
     )
 
+    @field_validator("detect_width")
+    @classmethod
+    def _holds_a_face(cls, width: int) -> int:
+        if 0 < width < SMALLEST:
+            raise ValueError(f"in less than {SMALLEST} pixels no face is found; 0: search at full size")
+        return width
+
     @model_validator(mode="after")
     def _sizes_in_order(self) -> HaarDetectProperties:
         if 0 < self.max_size < self.min_size:
@@ -81,9 +97,10 @@ class HaarDetectProperties(Properties):
 class HaarDetect(Transform):
     """Face detector: OpenCV's Haar cascades, with a light tracker. Adds a region per face, with its patch.
 
-    A region's `track` is stable through the life of a face in the picture and unique per camera. Its score is
-    the sum of the cascade's last stage. A face missed in this frame is reported where it is expected to be, with
-    `attrs["held"]` true.
+    A region's `track` is stable through the life of a face in the picture and unique per camera within a run: 1, 2, 3
+    ...; should this process die, ids go on from 1000 times the number of the next frame (3412001, 3412002 ...). Its
+    score is the sum of the cascade's last stage. A face missed in this frame is reported where it is expected to be,
+    with `attrs["held"]` true. `meta["margin"]` is the margin that the patches were cut with.
     """
 
     Properties = HaarDetectProperties
@@ -107,7 +124,7 @@ class HaarDetect(Transform):
     def transform(self, buffer: Buffer) -> Buffer:
         stream = self._streams.get(buffer.stream)
         if stream is None:
-            tracker = Tracker(self.props.track_confirm, self.props.track_gap)
+            tracker = Tracker(self.props.track_confirm, self.props.track_gap, self._first_id(buffer))
             phase = zlib.crc32(buffer.stream.encode()) / 2**32
             intervals = self.props.full_scan_interval, self.props.still_scan_interval
             stream = _Stream(self._detector, tracker, *intervals, phase)
@@ -119,12 +136,21 @@ class HaarDetect(Transform):
         for track, patch in zip(tracks, patches, strict=True):
             attrs = {"held": True} if track.held else {}
             buffer.regions.append(Region(track.box, track.score, track.id, patch=patch, attrs=attrs))
+        if tracks:
+            buffer.meta["margin"] = self._spec.margin
         self.observe("faces", len(tracks))
         return buffer
 
     def on_mark(self, mark: Mark) -> None:
         if mark.kind == "eos" and mark.stream in self._streams:
             self._streams[mark.stream].restart()
+
+    def _first_id(self, buffer: Buffer) -> int:
+        """An id that no face in the frames of the camera before `buffer` can have been given.
+
+        A process that died took its count with it, but the frames go on being numbered.
+        """
+        return 1 + IDS_PER_FRAME * buffer.sequence if self.restarted else 1
 
     def _announce(self, buffer: Buffer) -> None:
         """Say once per camera what cannot be found in it."""
@@ -190,7 +216,7 @@ class _Stream:
 
     def _due(self, now: float, interval: float) -> float:
         """The next moment of the stream's own rhythm, at most `interval` seconds from now."""
-        if not interval:
+        if interval < 0.001:  # no camera is that fast
             return now
         return (math.floor(now / interval - self._phase) + 1 + self._phase) * interval
 

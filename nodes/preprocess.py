@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
+from pydantic import ConfigDict, Field
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The classes of FER2013 in the data set's own order: index = class number."""
@@ -24,12 +26,17 @@ class Preprocess:
     `margin` is added on each side of the box as a fraction of its side (0.1: the cut is 1.2 times as wide;
     negative: tighter than the box). `size` is the side of the cut in pixels. `mean` and `std` (of values
     scaled to 0..1) are applied inside the network, which takes the uint8 cut as it is.
+
+    The bounds are for what is read from a file; they are not checked here.
     """
 
-    margin: float
-    size: int = 48
-    mean: float = 0.5
-    std: float = 0.5
+    margin: Annotated[float, Field(gt=-0.5, le=2.0, allow_inf_nan=False)]
+    size: Annotated[int, Field(ge=8, le=512, multiple_of=8)] = 48  # the network halves it three times
+    mean: Annotated[float, Field(allow_inf_nan=False)] = 0.5
+    std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
+
+
+Preprocess.__pydantic_config__ = ConfigDict(extra="forbid")  # pyright: ignore[reportAttributeAccessIssue]
 
 
 DEFAULT = Preprocess(margin=0.0)

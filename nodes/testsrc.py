@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from nodes.preprocess import LABELS
+from nodes.rates import RateOrZero
 from pipeline import Buffer, Seconds, Source, SourceProperties, UserError, VideoInfo, pad
 
 FREE_RATE = 30.0
@@ -45,7 +46,9 @@ class TestSrcProperties(SourceProperties):
     faces: int = Field(1, ge=0, le=64, description="how many")
     width: int = Field(640, ge=16, le=16384, description="pixels")
     height: int = Field(480, ge=16, le=16384, description="pixels")
-    fps: float = Field(15.0, ge=0, le=1000, description="frames per second; 0: as fast as possible, PTS 1/30 s apart")
+    fps: RateOrZero = Field(
+        15.0, ge=0, le=1000, description="frames per second; 0: as fast as possible, PTS 1/30 s apart"
+    )
     num_buffers: int = Field(0, ge=0, description="end after so many frames; 0: never")
     duration: Seconds = Field(0.0, description="end after so much stream time; 0: never")
     seed: int | None = Field(None, ge=0, description="another seed, other faces and ways; unset: the node's name")
@@ -58,8 +61,8 @@ class TestSrcProperties(SourceProperties):
     def _consistent(self) -> TestSrcProperties:
         if self.min_face > self.max_face:
             raise ValueError(f"min_face {self.min_face} is above max_face {self.max_face}")
-        if self.hold + self.morph <= 0:
-            raise ValueError("hold and morph cannot both be 0")
+        if self.hold + self.morph < 0.001:
+            raise ValueError("hold and morph together must be 1ms or more")
         return self
 
 

@@ -63,8 +63,9 @@ class OneEuro:
 class Track:
     """A face over time.
 
-    id: 1, 2, 3 ... in the order in which faces were believed, None until then. box: x y w h in pixels, smoothed;
-    where the face was missed (`held`), expected. score: the detector's when it found the face last.
+    id: 1, 2, 3 ... (or from the tracker's `first_id` on) in the order in which faces were believed, None until then.
+    box: x y w h in pixels, smoothed; where the face was missed (`held`), expected. score: the detector's when it found
+    the face last.
     """
 
     def __init__(self, box: Sequence[float], score: float, now: float) -> None:
@@ -100,16 +101,16 @@ class Tracker:
     """The faces of one stream.
 
     confirm: frames in which a face must be found before it is believed; one frame in between may miss it.
-    gap: seconds for which a believed face is held when it is missed.
+    gap: seconds for which a believed face is held when it is missed. first_id: of the first face.
     """
 
-    def __init__(self, confirm: int = 2, gap: float = 0.5) -> None:
+    def __init__(self, confirm: int = 2, gap: float = 0.5, first_id: int = 1) -> None:
         self.confirm = confirm
         self.gap = gap
         self.tracks: list[Track] = []
         """All that are followed, believed or not yet."""
         self._now = -math.inf
-        self._next_id = 1
+        self._next_id = first_id
 
     @property
     def believed(self) -> list[Track]:

@@ -11,17 +11,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import numpy as np
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from nodes.capture.canvas import Canvas
-from nodes.capture.connect import Transport, Wishes, check_path, open_place
+from nodes.capture.connect import Transport, Wishes, check_path, is_recording, open_place
 from nodes.capture.live import Live
 from nodes.capture.reader import Interrupted, Reader, quieten
 from nodes.capture.recording import Pictures, Recording, Video
 from nodes.capture.timeline import RateLimit, period
 from nodes.capture.uri import Place, parse, redact
+from nodes.rates import SLOWEST
 from pipeline.buffer import Buffer
 from pipeline.caps import pad
 from pipeline.errors import UserError
@@ -53,7 +53,7 @@ class Capture(Source):
             description="webcam number, /dev/video*, video file, folder of pictures, rtsp:// or http:// address",
         )
         fps: float | None = Field(
-            None, gt=0, le=1000, description="at most so many frames/s; for a folder its rate, default 25"
+            None, ge=SLOWEST, le=1000, description="at most so many frames/s; for a folder its rate, default 25"
         )
         width: int | None = Field(None, ge=16, le=16384, description="frame width; keeps the aspect if alone")
         height: int | None = Field(None, ge=16, le=16384, description="frame height; keeps the aspect if alone")
@@ -154,7 +154,7 @@ class Capture(Source):
                 return video(None)
             return Recording(lambda: Pictures(path, fps, p.start, p.end, self._say), p.loop, None, stopping), fps
         reader = again()
-        if place.kind == "http" and reader.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+        if is_recording(place, wishes, reader):
             reader.close()
             return video(p.timeout)
         if p.loop or p.start or p.end is not None:

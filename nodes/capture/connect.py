@@ -17,7 +17,7 @@ import cv2
 
 from nodes.capture.reader import Reader, rtsp_transport
 from nodes.capture.uri import Place
-from nodes.capture.why import LIMIT, why
+from nodes.capture.why import LIMIT, has_end, why
 from pipeline.errors import UserError
 
 Transport = Literal["tcp", "udp"]
@@ -25,6 +25,8 @@ Transport = Literal["tcp", "udp"]
 GRACE = 1.0
 """Seconds that FFmpeg gets above our own limit: ours tells a timeout from an error, FFmpeg's frees the thread."""
 _VIDIOC_QUERYCAP = 0x80685600
+_TEXT = "ansi"
+"""The codec as which FFmpeg draws a text file: the terminal art it might be."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,21 @@ def open_place(place: Place, wishes: Wishes, reader: Reader) -> Reader:
     return reader
 
 
+def is_recording(place: Place, wishes: Wishes, reader: Reader) -> bool:
+    """Whether `reader`, opened at a place on the network, gives something with an end: FFmpeg knows how many frames,
+    or the server how many bytes. Raises UserError and Interrupted; the reader is closed then."""
+    if place.kind != "http" or reader.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+        return place.kind == "http"
+    try:
+        return reader.call(lambda: has_end(place), max(wishes.timeout, 3 * LIMIT))
+    except TimeoutError:
+        reader.close()
+        raise UserError(f"'{place.shown}' does not say whether it has an end") from None
+    except BaseException:
+        reader.close()
+        raise
+
+
 def check_path(place: Place) -> Path:
     """The file or folder, known to be there and readable."""
     path = Path(place.address)
@@ -83,8 +100,7 @@ def _open_file(place: Place, reader: Reader) -> None:
     def attempt() -> bool:
         return reader.capture.open(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
 
-    # FFmpeg draws a text file as the terminal art it might be.
-    if not reader.call(attempt, None) or reader.codec == "ansi":
+    if not reader.call(attempt, None) or reader.codec == _TEXT:
         raise UserError(f"'{place.shown}' is not a video that can be decoded: another kind of file, or cut short")
 
 
@@ -138,6 +154,6 @@ def _open_network(place: Place, wishes: Wishes, reader: Reader) -> None:
                 return reader.capture.open(place.address, cv2.CAP_FFMPEG, options)
         return reader.capture.open(place.address, cv2.CAP_FFMPEG, options)
 
-    if not reader.call(attempt, wishes.timeout):
+    if not reader.call(attempt, wishes.timeout) or reader.codec == _TEXT:
         reason = reader.call(lambda: why(place, wishes.transport), 3 * LIMIT)
         raise UserError(f"'{place.shown}': {reason}")

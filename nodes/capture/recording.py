@@ -14,9 +14,10 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from nodes.capture.container import COUNTED, is_whole
+from nodes.capture.container import COUNTED, is_cut, is_whole
+from nodes.capture.mp4 import shown_share
 from nodes.capture.reader import Interrupted, Reader
-from nodes.capture.timeline import SECOND, RateLimit, period
+from nodes.capture.timeline import SECOND, RateLimit, RecordedTimeline, period
 from nodes.capture.uri import Place
 from pipeline.errors import UserError
 
@@ -126,8 +127,8 @@ class Video:
         self._reader = connect()
         self.fps = self._reader.fps
         self._period = period(self.fps)
-        self._at = -1
         self._decoded = 0
+        self._begin()
         self._first: int | None = None
         self._over = False
         if start * 1000 > 2 * RUN_UP:
@@ -162,9 +163,8 @@ class Video:
             except TimeoutError:
                 raise self._silent() from None
             self._decoded += 1
-            # After a grab this is the frame's own time, from the stream's start. Raw streams have none.
-            at = round(self._reader.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-            self._at = at if at > self._at else self._at + (self._period or FALLBACK_PERIOD)
+            # After a grab this is the frame's own time, from the stream's start; 0 where it has none (raw streams).
+            self._at = self._timeline.at(round(self._reader.get(cv2.CAP_PROP_POS_MSEC) * 1e6))
             return True
         return False
 
@@ -179,7 +179,12 @@ class Video:
             return
         self._reader.close()
         self._reader = self._connect()
-        self._at, self._decoded = -1, 0
+        self._decoded = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._at = -1
+        self._timeline = RecordedTimeline(self._period or FALLBACK_PERIOD)
 
     def _silent(self) -> UserError:
         return UserError(f"{self._shown} sent nothing for {self._limit:g} s, after {self._decoded} frames")
@@ -189,6 +194,9 @@ class Video:
         duration, so both number and time must be short, by more than one frame and 1 %. Where it is an estimate and
         nothing else shows that the file was cut, a warning will do."""
         promised = round(self._reader.get(cv2.CAP_PROP_FRAME_COUNT))
+        path = Path(self._place.address) if self._place.kind == "path" else None
+        if self._decoded < promised and path:
+            promised = round(promised * shown_share(path))
         missing = promised - self._decoded
         late = promised * self._period - (self._at + self._period) if self._period else missing * SECOND
         if (
@@ -196,7 +204,7 @@ class Video:
             and missing > max(1, promised // 100)
             and late > max(self._period, promised * self._period // 100)
         ):
-            whole = is_whole(Path(self._place.address)) if self._place.kind == "path" else None
+            whole = is_whole(path) if path else None
             if whole:
                 return  # the sound outlasts the picture
             sure = whole is False or Path(self._place.shown.partition("?")[0]).suffix.lower() in COUNTED
@@ -249,16 +257,8 @@ def _read(path: Path) -> np.ndarray | None:
     """uint8 (h, w, 3) BGR, turned upright by its EXIF; None when it cannot be read or is cut short."""
     try:
         data = path.read_bytes()
-        if _is_cut(data):
+        if is_cut(data):
             return None
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except (OSError, cv2.error):
         return None
-
-
-def _is_cut(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end. OpenCV notices too, but some versions fill in grey, or let libpng
-    complain on stderr."""
-    if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")  # an embedded thumbnail has an end of its own
-    return data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]

@@ -1,6 +1,6 @@
-"""When a frame is: a live stream's PTS on this host's clock, and which frames a rate limit lets through.
+"""When a frame is: a recording's own time, a live stream's on this host's clock, and what a rate limit lets through.
 
-`emograph launch "capture uri=0 fps=15 ! fakesink"` uses both. All times are integers in ns.
+`emograph launch "capture uri=0 fps=15 ! fakesink"` uses the last two. All times are integers in ns.
 """
 
 from __future__ import annotations
@@ -35,6 +35,47 @@ class RateLimit:
             return False
         self._slot = slot
         return True
+
+
+class RecordedTimeline:
+    """Times of a recording's frames: the stamps they carry, made to rise strictly.
+
+    frame_period: nominal, ns. It counts only while no stamp has risen: a file that in truth runs faster would else be
+    late for good after one bad stamp. A frame without a stamp stands one step behind the one before, a frame whose
+    stamp repeats or steps back half a step, so that the next good stamps take over. Stamps more than `RESTART` frames
+    behind mean that the counting began anew (joined transport streams); they go on from there.
+    """
+
+    RESTART = 5
+
+    def __init__(self, frame_period: int) -> None:
+        self._period = frame_period
+        self._at = -1
+        self._stamp = 0
+        self._step: int | None = None
+        """From one stamp to the next, the nominal period at most; None while none has risen."""
+        self._offset = 0
+
+    def at(self, stamp: int) -> int:
+        """The frame's time from the stream's start. stamp: its own; 0, beyond the first frame, for none."""
+        if self._at < 0:
+            self._at = max(0, stamp)
+            self._stamp = stamp
+            return self._at
+        step = self._period if self._step is None else self._step
+        if stamp <= 0:
+            self._at += step
+            return self._at
+        if stamp < self._stamp - self.RESTART * self._period:
+            self._offset = self._at + step - stamp
+        elif stamp > self._stamp:
+            self._step = min(stamp - self._stamp, self._period)
+        self._stamp = stamp
+        time = stamp + self._offset
+        if time <= self._at:
+            time = self._at + (self._period if self._step is None else max(1, self._step // 2))
+        self._at = time
+        return time
 
 
 class LiveTimeline:

@@ -1,20 +1,26 @@
-"""Why a camera on the network gave no video: asks its server the simplest question that it must answer.
+"""What FFmpeg does not tell of a server: why it gave no video, and whether what it sends has an end.
 
-FFmpeg says only that it failed; which of the many causes it was, a person wants to know.
+FFmpeg says only that it failed; which of the many causes it was, a person wants to know. And it opens a transport
+stream from a web server in the same way whether that is a camera or a file.
 """
 
 from __future__ import annotations
 
+import base64
 import http.client
 import re
 import socket
 import ssl
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import Request, urlopen
 
 from nodes.capture.uri import Place
 
 LIMIT = 2.0
 """Seconds that each step of the finding out may take."""
+_PLAYLISTS = ("mpegurl", "dash+xml")
+"""In the content types of lists that a live stream keeps writing on: their length is not the stream's."""
+_HEADERS = {"Range": "bytes=0-0", "User-Agent": "emograph"}
 
 
 def why(place: Place, transport: str) -> str:
@@ -35,6 +41,32 @@ def why(place: Place, transport: str) -> str:
         return f"{where}: {getattr(error, 'strerror', None) or 'it does not speak the protocol of the address'}"
 
 
+def has_end(place: Place) -> bool:
+    """Whether the server of an http place says that what it sends is a file: with a length, and no multipart stream.
+
+    False where it does not say, and where it does not answer this question.
+    """
+    parts = urlsplit(place.address)
+    login, _, host = parts.netloc.rpartition("@")
+    request = Request(f"{parts.scheme}://{host}{_target(place)}", headers=_HEADERS)
+    if login:  # as FFmpeg has sent it already; not to where the server sends on to
+        basic = base64.b64encode(unquote(login).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {basic}")
+    try:
+        with urlopen(request, timeout=LIMIT, context=_unverified()) as answer:
+            kind = answer.headers.get_content_type()
+            unknown = answer.headers.get("Content-Range", "").endswith("/*")
+            sized = answer.headers.get("Content-Length", "").isdecimal() and not unknown
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+    return sized and not kind.startswith("multipart/") and not kind.endswith(_PLAYLISTS)
+
+
+def _target(place: Place) -> str:
+    parts = urlsplit(place.address)
+    return quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe="/%?&=+,;:@!$'()*~[]")
+
+
 def _ask_http(place: Place, where: str) -> str:
     parts = urlsplit(place.address)
     if parts.scheme == "https":
@@ -42,8 +74,7 @@ def _ask_http(place: Place, where: str) -> str:
     else:
         connection = http.client.HTTPConnection(place.host, place.port, timeout=LIMIT)
     try:
-        target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe="/%?&=+,;:@!$'()*~[]")
-        connection.request("GET", target, headers={"Range": "bytes=0-0", "User-Agent": "emograph"})
+        connection.request("GET", _target(place), headers=_HEADERS)
         answer = connection.getresponse()
     finally:
         connection.close()
@@ -74,7 +105,7 @@ def _ask_rtsp(connection: socket.socket, place: Place, where: str, transport: st
 
 
 def _unverified() -> ssl.SSLContext:
-    """Cameras sign for themselves, FFmpeg takes that too, and no credentials are sent from here."""
+    """Cameras sign for themselves, and FFmpeg takes that too."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

@@ -8,6 +8,7 @@ node opens, so that checking a graph, or running its other nodes, does not pay f
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from nodes.emotion.backends import Backend, conflict, load
 from nodes.emotion.memory import Answer, Memory
+from nodes.preprocess import DEFAULT
 from pipeline import BatchTransform, Buffer, Properties, Region, Seconds, UserError, pad
 
 UNCERTAIN = "uncertain"
@@ -86,7 +88,10 @@ class Emotion(BatchTransform):
         props = self.props
         self.max_batch, self.max_wait = props.max_batch, props.max_wait
         header = read_header(props.weights)
-        self.labels, self._size = header.labels, header.preprocess.size
+        self.labels, self._size, self._margin = header.labels, header.preprocess.size, header.preprocess.margin
+        self._fits = self._misfits = False
+        """Whether a patch of the network's size has come, and of another one."""
+        self._margin_told = False
         self._memories: dict[str, Memory] = {}
         try:
             self._classify: Backend | None = load(
@@ -105,21 +110,26 @@ class Emotion(BatchTransform):
         return sum(region.patch is not None for region in buffer.regions)
 
     def transform_batch(self, buffers: list[Buffer]) -> list[Buffer | None]:
-        faces = [(b, r) for b in buffers for r in b.regions if r.patch is not None]
+        faces = [(b, r, p) for b in buffers for r in b.regions if (p := self._patch(r)) is not None]
         asked: list[tuple[np.ndarray, Answer]] = []
         try:
-            answers = [self._answer(buffer, region, asked) for buffer, region in faces]
-            if asked:
-                rows = self._probabilities(np.stack([patch for patch, _ in asked]))
-                for (_, answer), raw in zip(asked, rows, strict=True):
+            answers = [self._answer(buffer, region, patch, asked) for buffer, region, patch in faces]
+            for begin in range(0, len(asked), self.max_batch):
+                if begin:
+                    self.breathe()  # one buffer may bring more faces than a batch holds
+                part = asked[begin : begin + self.max_batch]
+                rows = self._probabilities(np.stack([patch for patch, _ in part]))
+                for (_, answer), raw in zip(part, rows, strict=True):
                     answer.raw = raw
         except Exception:
             for memory in self._memories.values():
                 memory.forget_answers()
             raise
-        for (buffer, region), answer in zip(faces, answers, strict=True):
+        for (buffer, region, _), answer in zip(faces, answers, strict=True):
             assert answer.raw is not None
             self._label(buffer, region, answer.raw)
+        for buffer in buffers:
+            self._check_margin(buffer)
         return list(buffers)
 
     def _probabilities(self, faces: np.ndarray) -> np.ndarray:
@@ -130,9 +140,11 @@ class Emotion(BatchTransform):
         both = self._classify(np.concatenate([faces, faces[:, :, ::-1]]))
         return both.reshape(2, len(faces), -1).mean(axis=0)
 
-    def _answer(self, buffer: Buffer, region: Region, asked: list[tuple[np.ndarray, Answer]]) -> Answer:
+    def _answer(
+        self, buffer: Buffer, region: Region, patch: np.ndarray, asked: list[tuple[np.ndarray, Answer]]
+    ) -> Answer:
         """The answer that stands for a face, or a new one, to be filled, which joins `asked`."""
-        patch, memory = self._patch(region), self._memory(buffer.stream)
+        memory = self._memory(buffer.stream)
         answer = memory.recall(region.track, buffer.pts, patch) if region.track is not None else None
         if answer is not None:
             region.attrs["reused"] = True
@@ -141,14 +153,34 @@ class Emotion(BatchTransform):
         asked.append((patch, answer))
         return answer
 
-    def _patch(self, region: Region) -> np.ndarray:
-        assert region.patch is not None
-        if region.patch.shape != (self._size, self._size):
-            height, width = region.patch.shape
-            raise UserError(
-                f"{self.name}: a {width}x{height} patch came; {self.props.weights} reads {self._size}x{self._size}"
-            )
-        return region.patch
+    def _patch(self, region: Region) -> np.ndarray | None:
+        """The face as the network reads it, uint8 (S, S). None where there is none, or one of another size: such a
+        face gets no label, for it may come from another host, whose mistakes must not end this graph.
+
+        UserError when the weights do not read what this project's detector cuts.
+        """
+        patch = region.patch
+        if patch is None or patch.shape == (self._size, self._size):
+            self._fits |= patch is not None
+            return patch
+        height, width = patch.shape
+        text = f"a {width}x{height} patch came; {self.props.weights} reads {self._size}x{self._size}"
+        if width == height == DEFAULT.size and not self._fits:
+            raise UserError(f"{self.name}: {text}")
+        self.observe("wrong_patches", 1)
+        if not self._misfits:
+            self._misfits = True
+            self.log("warning", f"{text}: such faces get no label")
+        return None
+
+    def _check_margin(self, buffer: Buffer) -> None:
+        """Say once that faces are cut wider or closer than in training, which costs accuracy and nothing else."""
+        margin = buffer.meta.get("margin")
+        if self._margin_told or not isinstance(margin, float) or math.isclose(margin, self._margin, abs_tol=1e-6):
+            return
+        self._margin_told = True
+        text = f"faces are cut with margin {margin:g}, but {self.props.weights} was trained with {self._margin:g}"
+        self.log("warning", f"{buffer.stream}: {text}; set haardetect's margin to that")
 
     def _memory(self, stream: str) -> Memory:
         if stream not in self._memories:

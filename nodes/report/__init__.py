@@ -62,10 +62,10 @@ class Report(Sink):
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot create the folder {self._path.parent}: {error.strerror}") from None
-        if self._path.exists() and not self._path.is_file():  # a page takes the place of what is there
-            what = "a folder" if self._path.is_dir() else "no ordinary file"
-            raise UserError(f"cannot write {self._path}: it is {what}")
         try:
+            if self._path.exists() and not self._path.is_file():  # a page takes the place of what is there
+                what = "a folder" if self._path.is_dir() else "no ordinary file"
+                raise UserError(f"cannot write {self._path}: it is {what}")
             trial = beside(self._path)
             trial.touch()
             trial.unlink()

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
+from nodes.rates import RateOrZero
 from nodes.videosink.video_file import VideoFile, check_suffix, choose_codec
 from nodes.videosink.wall import LiveWall, SyncedWall
 from pipeline import Buffer, Properties, Sink, UserError, pad
@@ -41,7 +43,7 @@ class VideoSink(Sink):
         )
         quality: int = Field(75, ge=1, le=100, description="picture quality, 100 is best")
         bitrate: int = Field(0, ge=0, le=1_000_000, description="kbit/s; 0: as many as `quality` needs")
-        fps: float = Field(
+        fps: RateOrZero = Field(
             0, ge=0, le=240, description="frames/s; 0: each frame at its own time (a mosaic: 25 frames/s)"
         )
         mosaic: bool = Field(False, description="all cameras in one picture, in one file")
@@ -144,11 +146,17 @@ class VideoSink(Sink):
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot create the folder {path.parent}: {error.strerror}") from None
-        if path.is_dir():
-            raise UserError(f"location {path} is a folder")
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            mode = None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in it
+            raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+        if mode is not None and not stat.S_ISREG(mode):
+            raise UserError(f"location {path} is {'a folder' if stat.S_ISDIR(mode) else 'no ordinary file'}")
+        if not os.access(path.parent if mode is None else path, os.W_OK):
             raise UserError(f"cannot write {path}: Permission denied")
-        if path.exists() and not self.props.overwrite and not self.restarted:
+        if mode is not None and not self.props.overwrite and not self.restarted:
             raise UserError(f"{path} is there already, and overwrite is false")
 
 

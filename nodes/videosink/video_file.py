@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -124,7 +125,7 @@ class VideoFile:
     """Locked with its construction, encoded from the second frame on: before that nobody knows the rate, which the
     encoder shares out its bits by. `frames` and `seconds` say how much was written.
 
-    All methods raise UserError, in one line, when the file cannot be written; what was written stays.
+    All methods raise UserError, in one line, when the file cannot be written; what was written, if anything, stays.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], codec: Codec, options: dict[str, str], fps: float) -> None:
@@ -136,7 +137,9 @@ class VideoFile:
         self._height, self._width = shape[:2]
         self._fps = fps
         self._step = round(TICKS / (fps or NOMINAL_FPS))
-        self._start = self._last = 0
+        self._start = self._last = self._pts = 0
+        self._timed = False
+        """Whether any PTS has risen."""
         self._first: av.VideoFrame | None = None
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
@@ -149,8 +152,10 @@ class VideoFile:
     def write(self, frame: np.ndarray, pts: int) -> None:
         """Add one frame, uint8 BGR (height, width, 3), shown from `pts` (ns) on.
 
-        The first frame is at 0. Where `pts` does not advance (the source began again), the frame follows the
-        last one after as long as that one was shown. A frame of another size is fitted into this one's.
+        The first frame is at 0. Where `pts` steps back (the source began again), and while all are the same (a source
+        without times), the frame follows the last one after as long as that one was shown. One that is too close to
+        the last is a tick later, and those behind it stay where they are. A frame of another size is fitted into
+        this one's.
         """
         ticks = self._place(pts)
         picture = self._convert(frame)
@@ -178,20 +183,34 @@ class VideoFile:
                 assert self._container is not None
                 self._container.close()
         finally:
+            if self.failed:
+                self._remove_if_empty()
             os.close(self._lock)
+
+    def _remove_if_empty(self) -> None:
+        """An encoder that takes no picture of this size has written nothing: leave no file that looks like a video."""
+        with contextlib.suppress(OSError):
+            state = os.fstat(self._lock)
+            if stat.S_ISREG(state.st_mode) and state.st_size == 0:
+                self.path.unlink()
 
     def _place(self, pts: int) -> int:
         """The time of the next frame in the file, in ticks."""
         if self._fps:
             return round(self.frames * TICKS / self._fps)
         now = round(pts * TICKS / 1e9)
+        before, self._pts = self._pts, pts
         if self.frames == 0:
             self._start = now
-        elif now - self._start <= self._last:
+            return 0
+        if pts < before:
             self._start = now - self._last - self._step
-        else:
-            self._step = now - self._start - self._last
-        return now - self._start
+        self._timed |= pts > before
+        ticks = now - self._start
+        if ticks <= self._last:
+            return self._last + (1 if self._timed else self._step)
+        self._step = ticks - self._last
+        return ticks
 
     def _convert(self, frame: np.ndarray) -> av.VideoFrame:
         height, width = self._height, self._width

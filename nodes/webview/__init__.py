@@ -10,6 +10,7 @@ import importlib.util
 from pydantic import Field, model_validator
 
 from nodes.narrator import Narrator, NarratorProperties
+from nodes.rates import SLOWEST
 from pipeline import Buffer, Mark, Seconds, Sink, UserError, pad
 from pipeline.node import SECRET
 
@@ -35,7 +36,7 @@ class WebView(Sink):
             640, ge=64, le=8192, description="of a picture in the mosaic, pixels; one alone is full size"
         )
         quality: int = Field(80, ge=1, le=100, description="of the JPEG pictures")
-        fps: float = Field(15, gt=0, le=120, description="pictures per second and viewer, at the most")
+        fps: float = Field(15, ge=SLOWEST, le=120, description="pictures per second and viewer, at the most")
         history: Seconds = Field(300.0, le=3600, description="how far the timelines go back")
         max_viewers: int = Field(64, ge=1, le=10_000, description="connections to pictures, figures and events at once")
 

@@ -18,9 +18,10 @@ import pytest
 import yaml
 
 from nodes.capture import Capture, connect, redact
-from nodes.capture.container import is_whole
+from nodes.capture.container import is_cut, is_whole
+from nodes.capture.mp4 import shown_share
 from nodes.capture.reader import Reader
-from nodes.capture.timeline import SECOND, LiveTimeline, RateLimit
+from nodes.capture.timeline import SECOND, LiveTimeline, RateLimit, RecordedTimeline
 from nodes.capture.uri import parse
 from pipeline.errors import GraphError, UserError
 from pipeline.harness import Harness
@@ -256,13 +257,18 @@ def test_folder_in_natural_order(tmp_path: Path) -> None:
         assert h.info.fps == 2
 
 
+NOISE = np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8)
+
+
 def test_folder_leaves_out_what_it_cannot_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = album(tmp_path / "day", ["0.jpg", "1.jpg", "2.png", "3.png"])
-    noise = np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8)
-    cv2.imwrite(str(folder / "1.jpg"), noise)  # cut in its pixels; libjpeg would fill up with grey
-    for name in ("1.jpg", "2.png"):
+    for name in (
+        "1.jpg",
+        "2.png",
+    ):  # cut in their last pixels: libjpeg would fill up with grey, libpng complain on stderr
+        cv2.imwrite(str(folder / name), NOISE)
         data = (folder / name).read_bytes()
-        (folder / name).write_bytes(data[: len(data) // 2])
+        (folder / name).write_bytes(data[:-20])
     with harness(folder, loop=True) as h:
         buffers = h.pull(4)
     assert [number(b.frame) for b in buffers] == [0, 3, 0, 3]
@@ -272,13 +278,45 @@ def test_folder_leaves_out_what_it_cannot_read(tmp_path: Path, capfd: pytest.Cap
     assert capfd.readouterr().err == ""
 
 
+ENCODED = {
+    "jpeg": cv2.imencode(".jpg", NOISE)[1].tobytes(),
+    "progressive jpeg": cv2.imencode(".jpg", NOISE, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes(),
+    "jpeg in intervals": cv2.imencode(".jpg", NOISE, [cv2.IMWRITE_JPEG_RST_INTERVAL, 2])[1].tobytes(),
+    "png": cv2.imencode(".png", NOISE)[1].tobytes(),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+def test_a_picture_is_cut_where_its_end_is_not_there(kind: str) -> None:
+    data = ENCODED[kind]
+    if kind.endswith("jpeg"):  # with a thumbnail, which has an end of its own
+        thumbnail = b"Exif\0\0" + ENCODED["jpeg"][:1000] + b"\xff\xd9"
+        data = data[:2] + b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + data[2:]
+    assert not is_cut(data)
+    assert not any(is_cut(data + trailer) for trailer in (b"\0" * 100, b"\xff\xda" * 99, b"\0\0\0\x18ftypmp42"))
+    assert all(is_cut(data[:length]) for length in range(8, len(data), 13))
+    assert all(is_cut(data[:-lacking]) for lacking in (1, 2, 3))
+
+
+def test_what_follows_the_end_of_a_picture_plays_no_part(tmp_path: Path) -> None:
+    """A motion photo has a film there, some cameras have zeros."""
+    folder = album(tmp_path / "day", ["0.jpg", "1.png"])
+    for path in folder.iterdir():
+        write(path, path.read_bytes() + b"\0" * 100 + b"\xff\xda\xff\xd8" * 1000)
+    with harness(folder) as h:
+        assert [number(b.frame) for b in h.pull(9)] == [0, 1]
+    assert h.logs == []
+
+
 def test_mixed_sizes_keep_their_aspect(tmp_path: Path) -> None:
     folder = album(tmp_path / "day", ["0.png"])
     cv2.imwrite(str(folder / "1.png"), np.full((48, 16, 3), 200, np.uint8))
     cv2.imwrite(str(folder / "2.png"), np.full((24, 32, 3), 100, np.uint8))
     cv2.imwrite(str(folder / "3.png"), grey(3))
     with harness(folder) as h:
-        frames = [b.frame for b in h.pull(9)]
+        frames = []
+        while h.node.fill(buffer := h.buffer(np.full((48, 64, 3), 255, np.uint8))):  # a slot that was used before
+            frames.append(buffer.frame)
     assert {f.shape for f in frames} == {(48, 64, 3)}
     assert (frames[1][:, 24:40] == 200).all()
     assert not frames[1][:, :24].any()
@@ -330,6 +368,47 @@ def test_sound_that_outlasts_the_picture_is_no_damage(tmp_path: Path) -> None:
     with harness(halve(with_long_sound(tmp_path / "b.mkv", 3.0), 0.4)) as h:
         assert len(h.pull(99)) < 30
     assert [level for level, _ in h.logs] == ["error"]
+
+
+def edited(path: Path, first: int, count: int, codec: str = "libx264") -> Path:
+    """60 frames at 30 frames/s, of which the edit list shows `count` from `first` on."""
+    data = bytearray(film(path, 60, codec=codec).read_bytes())
+    at = data.index(b"elst") + 12  # what is shown in ms, and from when on in 1/15360 s
+    delay = int.from_bytes(data[at + 4 : at + 8], "big")
+    data[at : at + 8] = (count * 1000 // 30).to_bytes(4, "big") + (delay + first * 512).to_bytes(4, "big")
+    path.write_bytes(data)
+    return path
+
+
+def test_what_an_edit_list_leaves_out_is_no_damage(tmp_path: Path) -> None:
+    path = edited(tmp_path / "a.mp4", first=20, count=30)
+    assert shown_share(path) == pytest.approx(0.5, abs=0.03)
+    with harness(path) as h:
+        numbers = [number(b.frame) for b in h.pull(99)]
+    assert numbers == [n % 48 for n in range(20, 20 + len(numbers))]
+    assert len(numbers) == count_by_av(path) == pytest.approx(30, abs=1)
+    assert h.logs == []
+
+
+def test_frames_that_are_lost_in_the_middle_of_an_mp4_are_told(tmp_path: Path) -> None:
+    path = edited(tmp_path / "a.mp4", first=0, count=30, codec="mjpeg")
+    data = bytearray(path.read_bytes())
+    starts = [i for i in range(len(data)) if data[i : i + 3] == b"\xff\xd8\xff"]
+    data[starts[8] : starts[40]] = bytes(starts[40] - starts[8])
+    path.write_bytes(data)
+    with harness(path) as h:
+        assert len(h.pull(99)) == 8
+    assert [level for level, _ in h.logs] == ["error"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"none of it", b"\0\0\0\x10ftyp", b"\0\0\0\x01moov", b"\0\0\0\x03ftyp"])
+def test_what_has_no_edit_list_is_shown_in_full(tmp_path: Path, damage: bytes) -> None:
+    assert shown_share(write(tmp_path / "a.mp4", damage)) == 1
+    assert shown_share(tmp_path / "nosuch.mp4") == 1
+    whole = edited(tmp_path / "b.mp4", first=0, count=30)
+    index = whole.read_bytes().index(b"moov")
+    for length in range(index, len(whole.read_bytes()), 7):
+        assert 0 < shown_share(write(tmp_path / "a.mp4", whole.read_bytes()[:length])) <= 1
 
 
 def test_a_matroska_file_that_was_never_closed_is_a_warning_at_most(tmp_path: Path) -> None:
@@ -456,6 +535,7 @@ def test_permission_denied(tmp_path: Path) -> None:
         ),
         ({"uri": "a", "rtsp_transport": "smoke"}, "door: property 'rtsp_transport' of capture is 'smoke'"),
         ({"uri": "a", "fps": 0}, "door: property 'fps' of capture is 0"),
+        ({"uri": "a", "fps": 1e-9}, "door: property 'fps' of capture is 1e-09"),
         ({"uri": "a", "timeout": 0}, "door: property 'timeout' of capture is 0"),
         ({"uri": "a", "size": 640}, "door: unknown property 'size' of capture"),
     ],
@@ -543,6 +623,46 @@ def test_the_examples_in_the_docs_are_right() -> None:
 def test_rate_limit(fps: float | None, stamps: list[int], passed: list[int]) -> None:
     limit = RateLimit(fps, 0)
     assert [s for s in stamps if limit.wants(s * 1_000_000)] == passed
+
+
+@pytest.mark.parametrize(
+    ("stamps", "times"),
+    [
+        ([0, 0, 0], [0, 40, 80]),  # a raw stream has none
+        ([80, 120, 121], [80, 120, 121]),
+        ([0, 17, 33, 33, 50, 67], [0, 17, 33, 41, 50, 67]),  # faster than its nominal 25 frames/s, one given twice
+        ([0, 17, 33, 0, 50, 67], [0, 17, 33, 49, 50, 67]),  # one that is missing
+        ([0, 17, 34, 17, 51, 68], [0, 17, 34, 42.5, 51, 68]),  # one that steps back
+        ([0, 0, 17, 33, 50, 67], [0, 40, 48.5, 56.5, 65, 67]),
+        ([0, 40, 40, 40, 1000], [0, 40, 60, 80, 1000]),
+        ([0, 5000, 5000, 5001, 5100], [0, 5000, 5020, 5020.5, 5100]),  # a pause is no frame rate
+        ([360, 400, 40, 80, 120], [360, 400, 440, 480, 520]),  # two that were joined
+    ],
+)
+def test_a_recordings_times_are_its_stamps_wherever_they_rise(stamps: list[float], times: list[float]) -> None:
+    timeline = RecordedTimeline(40_000_000)
+    assert [timeline.at(round(stamp * 1_000_000)) / 1e6 for stamp in stamps] == times
+
+
+def test_one_stamp_given_twice_does_not_delay_the_rest(tmp_path: Path) -> None:
+    path, ticks = tmp_path / "a.mkv", [round(n * 1000 / 60) for n in range(60)]
+    ticks[20] = ticks[19]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mjpeg", rate=25)  # the header's rate; the stamps say 60
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        packets = [
+            packet
+            for index in range(60)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(grey(index), format="bgr24"))
+        ]
+        for packet, tick in zip(packets + stream.encode(), ticks, strict=True):
+            packet.pts = packet.dts = tick
+            packet.time_base = Fraction(1, 1000)
+            out.mux(packet)
+    with harness(path) as h:
+        pts = [b.pts // 1_000_000 for b in h.pull(99)]
+    assert_rising(pts)
+    assert pts[:20] + pts[21:] == ticks[:20] + ticks[21:]
 
 
 def ms(timeline: LiveTimeline, now: float, stamp: float | None) -> float:

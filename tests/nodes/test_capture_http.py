@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from nodes.capture import Capture
+from nodes.capture.uri import parse
+from nodes.capture.why import has_end
 from pipeline.errors import UserError
 from pipeline.harness import Harness
-from tests.nodes.films import assert_rising, film, number
+from tests.nodes.films import assert_rising, film, grey, number
 from tests.servers import Playing, Server
 
 
@@ -114,11 +120,83 @@ def test_video_file_over_http_is_a_recording(tmp_path: Path) -> None:
             harness(server, "b.mp4")
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.ts", "mpeg2video"), ("a.mpg", "mpeg2video"), ("a.gif", "gif")])
+def test_a_file_that_does_not_count_its_frames_is_a_recording_too(tmp_path: Path, name: str, codec: str) -> None:
+    if codec == "gif":
+        picture = Image.fromarray(grey(1))
+        picture.save(tmp_path / name, save_all=True, append_images=[Image.fromarray(grey(n)) for n in range(2, 21)])
+    else:
+        film(tmp_path / name, 20, codec=codec)
+    with Server("http_server.py", "--folder", str(tmp_path)) as server, harness(server, name, end="10s") as h:
+        assert not h.node.live
+        assert len(h.pull(99)) == 20
+
+
+@pytest.fixture
+def answer() -> Iterator[tuple[int, dict[str, str]]]:
+    """(port, headers to answer with) of a server on which everything is at /video; what it is asked with comes in."""
+    headers: dict[str, str] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            moved = self.path != "/video"
+            self.send_response(302 if moved else int(headers.get("status", 200)))
+            for name, value in {"Location": "/video"}.items() if moved else headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            headers["asked"] = headers.get("asked", "") + (self.headers["Authorization"] or "-")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield server.server_port, headers
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("headers", "end"),
+    [
+        ({"Content-Length": "5000", "Content-Type": "video/mp2t"}, True),
+        ({"Content-Length": "5000"}, True),
+        ({"Content-Length": "1", "Content-Range": "bytes 0-0/5000", "status": "206"}, True),
+        ({"Content-Length": "1", "Content-Range": "bytes 0-0/*", "status": "206"}, False),
+        ({"Content-Type": "video/mp2t"}, False),
+        ({"Content-Length": "999999999", "Content-Type": "multipart/x-mixed-replace; boundary=b"}, False),
+        ({"Content-Length": "200", "Content-Type": "application/vnd.apple.mpegurl"}, False),  # of the list
+        ({"Content-Length": "none"}, False),
+        ({"Content-Length": "0", "status": "404"}, False),
+    ],
+)
+def test_what_has_an_end(answer: tuple[int, dict[str, str]], headers: dict[str, str], end: bool) -> None:
+    port, answers = answer
+    answers.update(headers)
+    assert has_end(parse(f"http://127.0.0.1:{port}/video")) == end
+    assert has_end(parse(f"http://127.0.0.1:{port}/elsewhere?x=1")) == end
+
+
+def test_who_is_asked_for_the_end_gets_the_password_once(answer: tuple[int, dict[str, str]]) -> None:
+    port, answers = answer
+    answers["Content-Length"] = "5000"
+    assert has_end(parse(f"http://user:p%40ss@127.0.0.1:{port}/elsewhere"))
+    assert answers["asked"] == "Basic " + base64.b64encode(b"user:p@ss").decode() + "-"
+
+
+def test_nobody_to_ask_has_no_end() -> None:
+    assert not has_end(parse("http://127.0.0.1:1/video"))
+
+
 def test_a_server_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no video " * 1000)
+    (tmp_path / "a.txt").write_bytes(b"some text\n" * 1000)
     with Server("http_server.py", "--folder", str(tmp_path)) as server:
         with pytest.raises(UserError, match="finds no video in it .*needs a server that knows ranges"):
             harness(server, "a.mp4")
+        with pytest.raises(UserError, match="finds no video in it"):
+            harness(server, "a.txt")  # FFmpeg would draw it
         with pytest.raises(UserError, match=r"has nothing at this path \(404\)"):
             harness(server, "vidéo 1.mp4?x=é")
         with pytest.raises(UserError, match="answers, but does not speak TLS as it should"):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from nodes.emotion.model import ResNet9
 from nodes.emotion.node import UNCERTAIN, Emotion
-from nodes.emotion.weights import load_weights
-from nodes.preprocess import LABELS
+from nodes.emotion.weights import Header, load_weights, save_weights
+from nodes.preprocess import LABELS, Preprocess
 from pipeline import GraphError, Harness, Region, UserError
 from tests.support.graphs import ROOT
 
@@ -124,9 +125,63 @@ def test_below_the_threshold_the_label_is_uncertain():
             assert out.regions[0].label == label
 
 
-def test_a_patch_of_another_size_stops_with_one_line():
-    with Harness(Emotion(name="mood")) as harness, pytest.raises(UserError, match="mood: a 32x32 patch came"):
-        harness.push(regions=[Region((0, 0, 9, 9), patch=np.zeros((32, 32), np.uint8))])
+def other_size(size: int) -> Region:
+    return Region((0, 0, 9, 9), track=1, patch=np.zeros((size, size), np.uint8))
+
+
+def test_a_face_of_another_size_gets_no_label_and_ends_nothing():
+    """It may come from another host."""
+    with Harness(Emotion(name="mood")) as harness:
+        for _ in range(3):
+            [out] = harness.push(regions=[other_size(32), region("happy", 2), Region((0, 0, 9, 9))])
+    assert [r.label for r in out.regions] == [None, "happy", None]
+    assert harness.metrics["wrong_patches"] == [1, 1, 1]
+    text = "a 32x32 patch came; resnet9-s reads 48x48: such faces get no label"
+    assert [said for said in harness.logs if said[0] == "warning"] == [("warning", text)]
+
+
+@pytest.fixture
+def wide_weights(tmp_path: Path) -> str:
+    """Weights that read 56x56 faces cut with a margin."""
+    path = tmp_path / "wide.safetensors"
+    save_weights(path, ResNet9(width=4).state_dict(), Header(width=4, preprocess=Preprocess(margin=0.1, size=56)))
+    return str(path)
+
+
+def test_weights_that_do_not_read_what_haardetect_cuts_stop_with_one_line(wide_weights: str):
+    with Harness(Emotion(name="mood", weights=wide_weights)) as harness:
+        with pytest.raises(UserError, match=r"^mood: a 48x48 patch came; .*wide.safetensors reads 56x56$"):
+            harness.push(regions=[region("happy")])
+        harness.push(regions=[other_size(56)])
+        [out] = harness.push(regions=[other_size(56), region("happy")])  # once it works, no peer can stop it
+    assert [r.label is None for r in out.regions] == [False, True]
+
+
+def test_faces_cut_otherwise_than_in_training_are_told_once(wide_weights: str):
+    with Harness(Emotion(weights=wide_weights), streams=("door",)) as harness:
+        for margin in (None, "wide", 0.1, 0.1 + 1e-9):
+            harness.push(regions=[other_size(56)], meta={} if margin is None else {"margin": margin})
+        assert [level for level, _ in harness.logs] == ["info"]
+        for _ in range(2):
+            harness.push(regions=[other_size(56)], meta={"margin": 0.0})
+    text = (
+        f"door: faces are cut with margin 0, but {wide_weights} was trained with 0.1; set haardetect's margin to that"
+    )
+    assert harness.logs[1:] == [("warning", text)]
+
+
+def test_more_faces_than_a_batch_are_computed_in_parts_with_a_breath_between():
+    seen: list[str | int] = []
+    with Harness(Emotion(max_batch=4, smoothing=0)) as harness:
+        classify = harness.node._classify
+        harness.node._classify = lambda patches: seen.append(len(patches)) or classify(patches)
+        harness.node._breathe = lambda: seen.append("breath")
+        [out] = harness.push(regions=[region("happy", n) for n in range(10)])
+        assert seen == [4, "breath", 4, "breath", 2]
+        assert all(r.label == "happy" for r in out.regions)
+        harness.node.stopping.set()  # the graph ends: what is on its way is still classified
+        [out] = harness.push(regions=[region("happy", n) for n in range(10)])
+        assert all(r.label == "happy" for r in out.regions)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -161,7 +161,7 @@ def test_a_damaged_cascade_file_says_the_cure(monkeypatch, tmp_path):
 # The node ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("interval", [0, 0.25])
+@pytest.mark.parametrize("interval", [0, 1e-320, 0.25])
 def test_each_face_gets_a_region_with_one_id_and_its_patch(interval):
     buffers = detect(camera(30, faces=2, width=480), full_scan_interval=interval)
     tracks: dict[int, set[int]] = {}
@@ -269,11 +269,27 @@ def test_after_eos_a_stream_starts_anew_with_new_ids():
     assert [r.track for r in again.regions] == [2]
 
 
+def test_after_a_restart_of_the_process_no_id_is_given_twice():
+    first, again = HaarDetect(), HaarDetect()
+    again.restarted = True
+    with Harness(first) as h:
+        before = h.push_all(camera(4))
+    frames = camera(8)[4:]
+    with Harness(again) as h:
+        after = h.push_all(frames)
+        other = [buffer for buffer in camera(3) if setattr(buffer, "stream", "other") is None]
+        unseen = h.push_all(other)  # a camera that begins only now
+    assert [r.track for r in before[-1].regions] == [1]
+    assert [r.track for r in after[-1].regions] == [1000 * frames[0].sequence + 1] == [4001]
+    assert [r.track for r in unseen[-1].regions] == [1]
+
+
 def test_the_margin_widens_the_patch():
     buffer = detect(camera(3), margin=0.2)[-1]
     region = buffer.regions[0]
     assert np.array_equal(region.patch, preprocess(grey(buffer.frame), region.box, Preprocess(margin=0.2)))
     assert not np.array_equal(region.patch, preprocess(grey(buffer.frame), region.box))
+    assert buffer.meta["margin"] == 0.2
 
 
 def test_patches_of_a_picture():
@@ -322,7 +338,11 @@ def test_what_cannot_be_found_is_said_once(size, properties, level):
     [
         ({"min_sise": 48}, "unknown property 'min_sise' of haardetect; did you mean 'min_size'"),
         ({"cascade": "cats"}, "property 'cascade' of haardetect"),
-        ({"scale_factor": 1.0}, "property 'scale_factor'"),
+        ({"scale_factor": 1.001}, "property 'scale_factor'"),  # a thousand sizes a frame
+        ({"min_size": 16385}, "property 'min_size'"),
+        ({"max_size": 16385}, "property 'max_size'"),
+        ({"detect_width": 16385}, "property 'detect_width'"),
+        ({"detect_width": 23}, "in less than 24 pixels no face is found; 0: search at full size"),
         ({"min_size": 50, "max_size": 40}, "max_size 40 is below min_size 50"),
         ({"track_gap": "soon"}, "not a duration"),
     ],

@@ -433,6 +433,20 @@ def test_garbage_from_a_peer_is_ignored(attack):
         assert warnings == ["a peer sent something that is no subscription; it is ignored"]
 
 
+@pytest.mark.parametrize("kind", [b"\x01", b"\x02"], ids=["a subscription", "anything else"])
+def test_a_message_that_is_too_long_ends_its_senders_connection(kind: bytes):
+    with publishing() as h, zmq.Context() as context, context.socket(zmq.XSUB) as peer:
+        peer.linger = 0
+        monitor = peer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        peer.connect(endpoint(h))
+        peer.send(b"\x01emotion/")
+        peer.send(kind + bytes(1000))
+        assert not monitor.poll(300)
+        peer.send(kind + bytes(1100))
+        assert monitor.poll(10_000)
+        peer.disable_monitor()
+
+
 # The endpoint ----------------------------------------------------------------------------------------------
 
 

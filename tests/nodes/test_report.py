@@ -196,7 +196,7 @@ def test_pictures_of_faces_only_if_asked(tmp_path: Path):
     assert "data:image" not in run(tmp_path / "c.html", [face()], thumbnails=True)
 
 
-@pytest.mark.parametrize("place", ["file/out.html", "folder"])
+@pytest.mark.parametrize("place", ["file/out.html", "folder", 300 * "x" + ".html"])
 def test_what_cannot_be_written_is_told_before_the_start(tmp_path: Path, place: str):
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()

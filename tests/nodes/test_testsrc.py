@@ -171,7 +171,9 @@ def test_the_detector_finds_every_face_and_nothing_else():
         ({"width": 16, "height": 16}, UserError, "1 face in 16x16"),
         ({"min_face": 0.5, "max_face": 0.2}, GraphError, "min_face 0.5 is above max_face 0.2"),
         ({"hold": 0, "morph": 0}, GraphError, "hold and morph"),
+        ({"hold": 1e-320, "morph": 0}, GraphError, "hold and morph"),
         ({"fps": -1}, GraphError, "fps"),
+        ({"fps": 1e-300}, GraphError, "fps.*the slowest rate is 0.001 frames/s"),
         ({"facse": 2}, GraphError, "did you mean 'faces'"),
     ],
 )

@@ -121,6 +121,16 @@ def test_a_face_that_is_missed_while_it_moves_is_found_again():
     assert min(iou(track.box, box) for track, box in held[1:]) > 0.7
 
 
+def test_a_missed_face_goes_on_as_it_moved_and_then_stands_still():
+    path = [(50 + 8 * n, 80, 60, 60) for n in range(20)]
+    reports = run(Tracker(), [[box] for box in path] + [[]] * 10)
+    left = [report[0].box[0] for report in reports[1:]]
+    found, missed = np.diff(left[:19]), np.diff(left[18:])
+    assert found[-5:] == pytest.approx(8, abs=0.5)
+    assert missed[:3] == pytest.approx(8, abs=1)  # a tenth of a second
+    assert missed[3:] == pytest.approx(0, abs=1e-6)
+
+
 def test_the_box_is_steadier_than_what_was_found():
     rng = np.random.default_rng(0)
     noisy = [tuple(np.array(HERE) + rng.normal(0, 1.5, 4)) for _ in range(100)]

@@ -136,15 +136,17 @@ def test_any_size_can_be_written(tmp_path: Path, size: tuple[int, int]) -> None:
         ([5000], [0]),
         ([0, 100, 0, 100], [0, 0.1, 0.2, 0.3]),  # the source began again
         ([0, 0, 0], [0, 0.04, 0.08]),  # a source without times
-        ([0, 100, 100, 300], [0, 0.1, 0.2, 0.4]),
+        ([0, 0, 0, 100], [0, 0.04, 0.08, 0.1]),
+        ([0, 100, 100, 300], [0, 0.1, 0.1 + 1 / 60_000, 0.3]),  # what comes too soon moves nothing behind it
+        ([0, 100, 100.001, 100.002, 200, 300], [0, 0.1, 0.1 + 1 / 60_000, 0.1 + 2 / 60_000, 0.2, 0.3]),
         ([-50, 0], [0, 0.05]),
         ([0, 3_600_000], [0, 3600]),
     ],
 )
-def test_times_advance_whatever_the_pts(tmp_path: Path, pts: list[int], times: list[float]) -> None:
+def test_times_advance_whatever_the_pts(tmp_path: Path, pts: list[float], times: list[float]) -> None:
     path = tmp_path / "out.mp4"
-    write(VideoSink(location=str(path)), clip(len(pts)), [p * MS for p in pts])
-    assert read(path)[1] == pytest.approx(times, abs=1e-4)
+    write(VideoSink(location=str(path)), clip(len(pts)), [round(p * MS) for p in pts])
+    assert read(path)[1] == pytest.approx(times, abs=1e-5)
 
 
 def test_a_fixed_rate_takes_the_place_of_the_pts(tmp_path: Path) -> None:
@@ -268,6 +270,9 @@ def test_frames_after_the_end_begin_another_file(tmp_path: Path) -> None:
         ({"location": "{tmp}/{{cam}}.mp4"}, "names {cam}; only {camera} is known"),
         ({"location": "{tmp}/{{camera}}.mp4", "mosaic": True}, "one file for all cameras"),
         ({"location": "{tmp}/folder.mp4"}, "is a folder"),
+        ({"location": "{tmp}/pipe.mp4"}, "pipe.mp4 is no ordinary file"),
+        ({"location": "{tmp}/null.mp4"}, "null.mp4 is no ordinary file"),
+        ({"location": "{tmp}/" + 300 * "x" + ".mp4"}, "xxx.mp4: File name too long"),
         ({"location": "{tmp}/there.mp4", "overwrite": False}, "there.mp4 is there already, and overwrite is false"),
         ({"location": "{tmp}/there.mp4/out.mp4"}, "cannot create the folder"),
         ({"location": "/proc/nowhere/out.mp4"}, "cannot create the folder /proc/nowhere: No such file or directory"),
@@ -276,6 +281,8 @@ def test_frames_after_the_end_begin_another_file(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_said_before_the_start(tmp_path: Path, props: dict, message: str) -> None:
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "there.mp4").write_bytes(b"x")
+    (tmp_path / "null.mp4").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe.mp4")
     props = {**props, "location": props["location"].format(tmp=tmp_path)}
     with pytest.raises(UserError) as error:
         Harness(VideoSink(**props))
@@ -290,6 +297,7 @@ def test_what_cannot_be_written_is_said_before_the_start(tmp_path: Path, props: 
         ({"location": ""}, "'location' of videosink is ''"),
         ({"location": "a.mp4", "codec": "h263"}, "'codec' of videosink is 'h263'"),
         ({"location": "a.mp4", "quality": 0}, "'quality' of videosink is 0"),
+        ({"location": "a.mp4", "fps": 1e-9}, "'fps' of videosink is 1e-09: the slowest rate is 0.001 frames/s"),
     ],
 )
 def test_wrong_properties(props: dict, message: str) -> None:
@@ -310,13 +318,22 @@ def test_an_encoder_that_is_not_there_is_replaced_or_named(tmp_path: Path, monke
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_full_disk_is_one_line_and_does_not_hang(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
-    path.symlink_to("/dev/full")
     with Harness(VideoSink(location=str(path))) as h:
+        path.symlink_to("/dev/full")  # only now: no device is taken from the start
         buffers = [h.buffer(clip(1)[0], pts=n * 40 * MS) for n in range(200)]
         with pytest.raises(UserError, match=f"cannot write {path}: No space left on device"):
             h.push_all(buffers)
         h.mark("eos")
     assert h.logs == [("info", f"writing {path}")], "and nothing claims that it was written"
+
+
+def test_an_encoder_that_takes_no_such_picture_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    with Harness(VideoSink(location=str(path), codec="h265")) as h:
+        buffers = [h.buffer(np.zeros((1, 1, 3), np.uint8), pts=n * 40 * MS) for n in range(2)]
+        with pytest.raises(UserError, match=f"^cannot write {path}: Invalid argument$"):
+            h.push_all(buffers)
+    assert not path.exists()
 
 
 WRITER = """

@@ -204,6 +204,11 @@ def test_this_machines_own_addresses_need_none(host: str):
     WebView("page", host=host)
 
 
+def test_a_rate_that_is_none_is_refused():
+    with pytest.raises(GraphError, match="property 'fps' of webview is 1e-09"):
+        WebView("page", fps=1e-9)
+
+
 @pytest.mark.parametrize("token", ["secret", 5318008, ["secret"]])
 def test_no_error_shows_the_token(token: Any):
     with pytest.raises(GraphError) as caught:
