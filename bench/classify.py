@@ -43,9 +43,13 @@ class Job:
     answers: bool = False
 
 
+def contestants(settings: Settings) -> list[str]:
+    return list(_offered(settings))
+
+
 def run(settings: Settings) -> Result:
     result = Result("classify")
-    contestants = _contestants(settings, result)
+    chosen = _chosen(settings, result)
     with tempfile.TemporaryDirectory(prefix="emograph-bench-") as folder:
         files = {SHIPPED: SHIPPED, FULL: _random_weights(Path(folder))}
         faces, labels = _faces(settings, Path(folder))
@@ -54,13 +58,13 @@ def run(settings: Settings) -> Result:
             for weights in (SHIPPED, FULL):
                 where = settings.device if settings.device != "cpu" else f"{count} thread{'s' * (count > 1)}"
                 found = {}
-                for name in contestants:
+                for name in chosen:
                     job = Job(name, weights, count, answers=count == 1 and weights == SHIPPED)
                     found[name] = _measure(job, files[weights], faces, Path(folder), settings)
                 _speed(result, f"{weights}, {where}", found)
                 if count == 1 and weights == SHIPPED:
                     _start(result, found)
-                    _answers(result, contestants, Path(folder), labels)
+                    _answers(result, chosen, Path(folder), labels)
     if settings.device == "cpu":
         reuse.measure(result, settings, SHIPPED)
     result.notes += [
@@ -71,10 +75,15 @@ def run(settings: Settings) -> Result:
     return result
 
 
-def _contestants(settings: Settings, result: Result) -> list[str]:
-    """Those that can run here and are asked for, the peer first."""
+def _offered(settings: Settings) -> dict[str, tuple[str, str]]:
+    """Contestant -> back end and precision, on the device asked for."""
+    return CPU if settings.device == "cpu" else CUDA
+
+
+def _chosen(settings: Settings, result: Result) -> list[str]:
+    """Those that can run here and are asked for, the peer first and always."""
     names = []
-    for name, (kind, precision) in (CPU if settings.device == "cpu" else CUDA).items():
+    for name, (kind, precision) in _offered(settings).items():
         if name != PEER and not settings.wants(name):
             continue
         if kind in COMPUTES_IN and not installed(kind):
@@ -128,10 +137,10 @@ def _start(result: Result, found: dict[str, dict[str, Any]]) -> None:
         result.add(f"Start and memory: {SHIPPED}, 1 thread", contestant=name, **columns)
 
 
-def _answers(result: Result, contestants: list[str], folder: Path, labels: np.ndarray | None) -> None:
+def _answers(result: Result, chosen: list[str], folder: Path, labels: np.ndarray | None) -> None:
     """How far each one's probabilities are from the peer's, and its accuracy where labels are given."""
     truth = np.load(_answers_file(folder, PEER))
-    for name in contestants:
+    for name in chosen:
         said = np.load(_answers_file(folder, name))
         row: dict[str, Any] = {
             "largest difference": f"{np.abs(said - truth).max():.1e}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import json
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +36,7 @@ def bench(
 ) -> None:
     """Run one benchmark; without a name, list them."""
     from pipeline.console import print_table
+    from pipeline.jsonlines import dumps
 
     if name is None:
         print_table(["benchmark", ""], [[key, text] for key, text in BENCHMARKS.items()])
@@ -44,18 +45,22 @@ def bench(
         raise UserError(f"no benchmark is called '{name}'{did_you_mean(name, BENCHMARKS)}")
     settings = Settings(runs, seconds, tuple(only or ()), data=data, device=device)
     if python is not None:
+        if shutil.which(python) is None:
+            raise UserError(f"there is no Python at {python}: give --python that of the environment with the peers")
         settings.python = python
     if videos is not None:
         settings.videos = videos
-    result: Result = importlib.import_module(f"bench.{name}").run(settings)
-    for unknown in sorted(set(settings.only) - settings.offered):
-        raise UserError(f"nothing in {name} is called '{unknown}'{did_you_mean(unknown, settings.offered)}")
+    benchmark = importlib.import_module(f"bench.{name}")
+    offered = set(benchmark.contestants(settings))
+    for unknown in sorted(set(settings.only) - offered):
+        raise UserError(f"nothing in {name} is called '{unknown}'{did_you_mean(unknown, offered)}")
+    result: Result = benchmark.run(settings)
     if as_json:
-        print(json.dumps(result.as_dict(settings)))
+        print(dumps(result.as_dict(settings)))
     else:
         show(result)
     if save:
-        print(f"written to {result.write(settings)}")
+        typer.echo(f"written to {result.write(settings)}", err=as_json)
 
 
 def show(result: Result) -> None:

@@ -23,8 +23,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from bench.clips import find_clips
 from bench.record import Result, Row, Settings, middle
-from nodes.capture.reader import quieten
 from nodes.facedetector import CASCADES
 from nodes.haardetect import HaarDetect
 from nodes.tracker import iou
@@ -59,30 +59,36 @@ class Clip:
         return False
 
 
+WAYS: dict[str, tuple[Callable[[list[Clip], Path], float], int]] = {
+    "plain cascade, one core": (lambda clips, _: _time_plain(clips, 1), 1),
+    "plain cascade, both cores": (lambda clips, _: _time_plain(clips, 2), 2),
+    "haardetect, one camera": (lambda clips, _: _time_haardetect(clips), 1),
+    "haardetect, two cameras": (lambda _, videos: _time_two(videos), 2),
+    "haardetect, full_scan_interval 0": (lambda clips, _: _time_haardetect(clips, full_scan_interval=0), 1),
+}
+"""Contestant -> how to measure its seconds, of clips in memory and their folder, and the cores it has."""
+GSTREAMER = "GStreamer facedetect"
+
+
+def contestants(settings: Settings) -> list[str]:
+    return [*WAYS, GSTREAMER]
+
+
 def run(settings: Settings) -> Result:
     """Every clip by every contestant; a table of speed, one of what was found, one per clip."""
     result = Result("detect")
-    clips = [_read(path) for path in sorted(settings.videos.glob("*.m[kp][v4]"))]
-    if not clips:
-        raise UserError(f"no clips in {settings.videos}; name a folder of videos with faces: --videos DIR")
+    clips = [_read(path) for path in find_clips(settings.videos)]
     frames = sum(len(clip.frames) for clip in clips)
-    ways: dict[str, tuple[Callable[[], float], int]] = {
-        "plain cascade, one core": (lambda: _time_plain(clips, 1), 1),
-        "plain cascade, both cores": (lambda: _time_plain(clips, 2), 2),
-        "haardetect, one camera": (lambda: _time_haardetect(clips), 1),
-        "haardetect, two cameras": (lambda: _time_two(settings.videos), 2),
-        "haardetect, full_scan_interval 0": (lambda: _time_haardetect(clips, full_scan_interval=0), 1),
-    }
-    ways = {name: way for name, way in ways.items() if settings.wants(name)}
+    ways = {name: way for name, way in WAYS.items() if settings.wants(name)}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(settings.runs):
         for name, (measure, _) in ways.items():
-            seconds[name].append(measure())
+            seconds[name].append(measure(clips, settings.videos))
     rows = {
         name: {"contestant": name, "cores": cores, "frames/s": frames / middle(seconds[name])}
         for name, (_, cores) in ways.items()
     }
-    if settings.wants("GStreamer facedetect"):
+    if settings.wants(GSTREAMER):
         _add_gstreamer(rows, clips, settings, result)
     base = {1: rows.get("plain cascade, one core"), 2: rows.get("plain cascade, both cores")}
     for row in rows.values():
@@ -98,7 +104,6 @@ def run(settings: Settings) -> Result:
 
 
 def _read(path: Path) -> Clip:
-    quieten()
     video = cv2.VideoCapture(str(path))
     fps = video.get(cv2.CAP_PROP_FPS) or 30.0
     frames = []
@@ -171,7 +176,7 @@ def _time_two(videos: Path) -> float:
 
 
 def _one_of_two(videos: Path, ready: Any, go: Any, times: Any) -> None:
-    clips = [_read(path) for path in sorted(videos.glob("*.m[kp][v4]"))]
+    clips = [_read(path) for path in find_clips(videos)]
     ready.wait()
     go.wait()
     times.put(_time_haardetect(clips))
@@ -204,7 +209,7 @@ def _add_gstreamer(rows: dict[str, Row], clips: list[Clip], settings: Settings, 
                 return
             seconds += int(took[1]) * 3600 + int(took[2]) * 60 + float(took[3])
     frames = sum(len(clip.frames) for clip in clips)
-    rows["GStreamer facedetect"] = {"contestant": "GStreamer facedetect", "cores": 2, "frames/s": frames / seconds}
+    rows[GSTREAMER] = {"contestant": GSTREAMER, "cores": 2, "frames/s": frames / seconds}
 
 
 # Who is found -----------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from typing import Any
 
 import cv2
 
+from bench.clips import find_clips
 from bench.graphs import Measured, measure
 from bench.record import Result, Row, Settings, middle, percentile
 from nodes.capture.reader import quieten
@@ -32,13 +33,14 @@ START_LIMIT = 120.0
 PEER = Path(__file__).parent / "peers" / "fer_loop.py"
 
 
+def contestants(settings: Settings) -> list[str]:
+    return ["efficiency", "live", "growth"]
+
+
 def run(settings: Settings) -> Result:
     """The three parts; `--only efficiency`, `--only live`, `--only growth` for one of them."""
     result = Result("e2e")
-    quieten()
-    clips = sorted(settings.videos.glob("*.m[kp][v4]"))
-    if not clips:
-        raise UserError(f"no clips in {settings.videos}; name a folder of videos with faces: --videos DIR")
+    clips = find_clips(settings.videos)
     if settings.wants("efficiency"):
         _efficiency(clips, settings, result)
     large = [clip for clip in clips if _width(clip) >= 640] or clips
@@ -110,15 +112,18 @@ def _plain_loop(clips: list[Path], seconds: float) -> float:
         worker.start()
     try:
         ready.wait(START_LIMIT)
+        time.sleep(WARM_UP)
+        start, before = time.monotonic(), count.value
+        time.sleep(seconds)
+        speed = (count.value - before) / (time.monotonic() - start)
+        if not all(worker.is_alive() for worker in workers):
+            raise UserError("a worker of the plain loop died, so its speed would be that of fewer cores")
     except threading.BrokenBarrierError:
         raise UserError("the workers of the plain loop did not start") from None
-    time.sleep(WARM_UP)
-    start, before = time.monotonic(), count.value
-    time.sleep(seconds)
-    speed = (count.value - before) / (time.monotonic() - start)
-    for worker in workers:
-        worker.kill()
-        worker.join()
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.join()
     return speed
 
 
@@ -164,7 +169,7 @@ def _fer(clips: list[Path], settings: Settings, result: Result) -> float | None:
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         return float(told.stdout.split()[-1])
-    except (subprocess.TimeoutExpired, ValueError, IndexError):
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
         result.skipped.append(
             "fer: in an environment of its own (it wants TensorFlow), pip install fer 'opencv-contrib-python<5' "
             "'moviepy<2' 'setuptools<81', then --python THAT/bin/python"

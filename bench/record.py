@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from pipeline.jsonlines import finite
+from trainer.commandline import joined
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -38,13 +42,28 @@ class Settings:
     python: str = sys.executable
     """The interpreter that has the peers."""
 
-    offered: set[str] = field(default_factory=set)
-    """Contestants that the benchmark has asked about."""
-
     def wants(self, contestant: str) -> bool:
         """Whether a contestant (or a part of a benchmark) shall run."""
-        self.offered.add(contestant)
         return not self.only or contestant in self.only
+
+    def command(self, benchmark: str) -> str:
+        """The command that measures so again; of absolute paths only the last part, they are of this machine."""
+        words = ["emograph", "bench", benchmark]
+        for name in ("runs", "seconds", "only", "videos", "data", "device", "python"):
+            value, usual = getattr(self, name), getattr(Settings, name)
+            if value != usual:
+                for each in value if isinstance(value, tuple) else [value]:
+                    words += [f"--{name}", f"{each:g}" if isinstance(each, float) else str(each)]
+        return joined(words)
+
+    def file_name(self, benchmark: str) -> str:
+        """What tells a result from others of its day: the device, and whether it is only a part."""
+        parts = [benchmark]
+        if self.device != "cpu":
+            parts.append(self.device)
+        if self.only:
+            parts += ["only", *self.only]
+        return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-")
 
 
 @dataclass
@@ -64,18 +83,21 @@ class Result:
     def as_dict(self, settings: Settings) -> dict[str, Any]:
         return {
             "benchmark": self.name, "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "command": f"emograph bench {self.name}", "runs": settings.runs, "machine": machine(),
-            "commit": commit(), "versions": versions(), "tables": self.tables, "skipped": self.skipped,
+            "command": settings.command(self.name), "runs": settings.runs, "machine": machine(),
+            "commit": commit(), "versions": versions(settings.python), "tables": self.tables, "skipped": self.skipped,
             "notes": self.notes,
         }  # fmt: skip
 
     def write(self, settings: Settings, folder: Path = RESULTS) -> Path:
-        """Write NAME as dated JSON and the same as Markdown; returns the Markdown's path."""
+        """Write a dated JSON file and the same as Markdown; returns the Markdown's path.
+
+        Only a result of the same day, device and contestants is replaced.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        found = self.as_dict(settings)
-        stem = folder / f"{found['date'][:10]}-{self.name}"
-        stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-        path = stem.with_suffix(".md")
+        found = finite(self.as_dict(settings))
+        stem = f"{found['date'][:10]}-{settings.file_name(self.name)}"
+        (folder / f"{stem}.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+        path = folder / f"{stem}.md"
         path.write_text(markdown(found))
         return path
 
@@ -153,17 +175,39 @@ def commit() -> str:
     return head.stdout.strip() + (" + changes" if changed.stdout.strip() else "")
 
 
-def versions() -> dict[str, str]:
-    """Of the packages whose speed is measured here, as far as they are installed."""
-    names = ("emograph", "torch", "onnxruntime", "openvino", "opencv-python", "numpy", "pyzmq", "msgpack", "imagezmq",
-             "dora-rs", "fer")  # fmt: skip
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+_OURS = ("emograph", "torch", "onnxruntime", "openvino", "opencv-python", "numpy", "pyzmq", "msgpack")
+_PEERS = ("pyzmq", "imagezmq", "dora-rs", "fer")
+_ASK = """
+import importlib.metadata, json, platform, sys
+found = {"Python": platform.python_version()}
+for name in sys.argv[1:]:
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
+
+
+def versions(python: str = sys.executable) -> dict[str, str]:
+    """Of the packages whose speed is measured here, as far as they are installed.
+
+    python: the peers' interpreter. Of another one than this, what it has itself stands there as `peers' NAME`.
+    """
+    found = _ask(sys.executable, (*_OURS, *_PEERS) if python == sys.executable else _OURS)
+    found.pop("Python", None)  # it is told with the machine
+    if python != sys.executable:
+        found |= {f"peers' {name}": version for name, version in _ask(python, _PEERS).items()}
     return found
+
+
+def _ask(python: str, packages: Sequence[str]) -> dict[str, str]:
+    """Versions of an interpreter and of its packages; none if it cannot be asked."""
+    try:
+        told = subprocess.run([python, "-c", _ASK, *packages], capture_output=True, text=True, timeout=60, check=True)
+        return json.loads(told.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return {}
 
 
 def _lines(path: str) -> list[str]:

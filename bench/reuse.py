@@ -9,11 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from bench.clips import find_clips
 from bench.record import Result, Settings
 from nodes.emotion.backends import load
 from nodes.emotion.memory import Memory
 from nodes.haardetect import HaarDetect
-from pipeline import Harness
+from pipeline import Harness, UserError
 
 INTERVALS = (0.1, 0.2, 0.5)
 CHANGES = (2, 4, 8)
@@ -26,13 +27,17 @@ Track = list[tuple[int, np.ndarray, np.ndarray]]
 
 def measure(result: Result, settings: Settings, weights: str) -> None:
     """One row for each interval and change, against every frame classified."""
-    clips = sorted(p for p in settings.videos.glob("*") if p.suffix in (".mkv", ".mp4", ".avi"))
-    if not clips:
-        result.skipped.append("reclassify_interval: give --videos FOLDER, with faces")
+    try:
+        clips = find_clips(settings.videos)
+    except UserError as error:
+        result.skipped.append(f"reclassify_interval: {error}")
         return
     network = load(weights, device="cpu")
     tracks = [track for clip in clips for track in _tracks(clip, network)]
     frames = sum(map(len, tracks))
+    if not frames:
+        result.skipped.append(f"reclassify_interval: no faces are found in {settings.videos}; give --videos FOLDER")
+        return
     for interval in INTERVALS:
         for change in CHANGES:
             row = _compare(tracks, interval, change)

@@ -1,4 +1,4 @@
-"""The trainer's loop against the usual one: DataLoader with a worker and torchvision transforms, eager fp32.
+"""The trainer's loop against the usual one: DataLoader with workers and torchvision transforms, eager fp32.
 
     emograph bench train --data fer2013.csv
     emograph bench train --device cuda
@@ -10,6 +10,7 @@ recipe. On a CPU only a few hundred pictures are seen: an epoch of the full netw
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -27,24 +28,30 @@ from trainer.prepare import pick_device
 from trainer.recipe import Recipe, load_recipe
 
 PEER = "DataLoader and torchvision"
+FP32, BF16 = "emograph fp32", "emograph bf16"
 PICTURES = {"cpu": 256, "cuda": 8192}
 EPOCH = 28_709
 """Pictures in FER2013's Training split."""
 WIDTHS = (32, 64)
 
 
+def contestants(settings: Settings) -> list[str]:
+    return [PEER, FP32, BF16]
+
+
 def run(settings: Settings) -> Result:
+    """The peer, which always runs, and those asked for."""
     result = Result("train")
-    device = pick_device(settings.device.partition(":")[0])
+    device = pick_device(settings.device)
     images, labels = _pictures(settings, PICTURES[device.type])
     ways: dict[str, Callable[[Recipe], Iterator[float]]] = {
         PEER: lambda recipe: _usual(recipe, images, labels, device),
-        "emograph fp32": lambda recipe: _ours(recipe, "fp32", images, labels, device),
-        "emograph bf16": lambda recipe: _ours(recipe, "bf16", images, labels, device),
+        FP32: lambda recipe: _ours(recipe, "fp32", images, labels, device),
+        BF16: lambda recipe: _ours(recipe, "bf16", images, labels, device),
     }
     ways = {name: way for name, way in ways.items() if name == PEER or settings.wants(name)}
     if not computes_in_bf16(device, "auto"):
-        ways.pop("emograph bf16", None)
+        ways.pop(BF16, None)
         result.skipped.append(f"bf16: {device} does not compute in it")
     for width in WIDTHS:
         recipe = load_recipe(ROOT / "configs" / "training" / "article.yaml", [f"width={width}", "epochs=1000"])
@@ -57,12 +64,13 @@ def run(settings: Settings) -> Result:
         usual = middle(speeds[PEER])
         for name, found in speeds.items():
             speed = middle(found)
-            row = {"contestant": name, "images/s": speed, "epoch, minutes": EPOCH / speed / 60}
+            row = {"contestant": name, "workers": _workers() if name == PEER else None}
+            row |= {"images/s": speed, "epoch, minutes": EPOCH / speed / 60}
             result.add(f"Width {width}, batch {recipe.batch}, {device}", **row, times_peer=speed / usual)
     result.notes += [
         f"{len(images)} pictures, {settings.runs} times after one that does not count; an epoch is {EPOCH:,} pictures, "
         "extrapolated, without its evaluation.",
-        f"{torch.get_num_threads()} threads; the usual way has a worker process for its pictures besides.",
+        f"{torch.get_num_threads()} threads; the usual way has worker processes for its pictures besides.",
         "Recipes say `precision: auto`: bf16 where the device computes in it, as here."
         if computes_in_bf16(device, "auto")
         else "Recipes say `precision: auto`: fp32 here.",
@@ -76,7 +84,7 @@ def _ours(
     """Images/s of one epoch after the other."""
     data = Arrays(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
     few = Arrays(data.images[:8], data.labels[:8])
-    training = Run(recipe.model_copy(update={"precision": precision}), data, few, "")
+    training = Run(recipe.model_copy(update={"precision": precision}), data, few, {})
     while True:
         training._train_epoch(lambda _: None)  # `train` would go on to the last one
         yield training.history[-1]["images_per_second"]
@@ -109,7 +117,12 @@ def _usual(recipe: Recipe, images: np.ndarray, labels: np.ndarray, device: torch
     net = ResNet9(recipe.width).to(device, memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     on_gpu = device.type == "cuda"
     loader = DataLoader(
-        _Pictures(images, labels), recipe.batch, shuffle=True, num_workers=1, pin_memory=on_gpu, persistent_workers=True
+        _Pictures(images, labels),
+        recipe.batch,
+        shuffle=True,
+        num_workers=_workers(),
+        pin_memory=on_gpu,
+        persistent_workers=True,
     )
     optimizer = torch.optim.Adam(net.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * math.ceil(len(images) / recipe.batch)
@@ -126,8 +139,13 @@ def _usual(recipe: Recipe, images: np.ndarray, labels: np.ndarray, device: torch
             optimizer.step()
             schedule.step()
         if on_gpu:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         yield len(images) / (time.perf_counter() - started)
+
+
+def _workers() -> int:
+    """Processes that prepare pictures: a core is left to the loop."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def _pictures(settings: Settings, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +153,7 @@ def _pictures(settings: Settings, count: int) -> tuple[np.ndarray, np.ndarray]:
     if settings.data is not None:
         from trainer.dataset import TRAINING, load
 
-        faces = load(settings.data, [TRAINING])
+        faces = load(settings.data, [TRAINING]).split(TRAINING)
         return faces.images[:count], faces.labels[:count]
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (count, 48, 48), np.uint8), rng.integers(0, 7, count)

@@ -30,18 +30,24 @@ PEERS = Path(__file__).parent / "peers"
 HOPS = 3
 """Links that a frame passes."""
 CAMERAS, FPS = 4, 30
+_MODULES = {"pyzmq": "zmq", "imagezmq": "imagezmq", "dora-rs": "dora", "queue": "multiprocessing"}
+"""Peers and what they import."""
 _SEGMENTS = Path("/dev/shm")
+
+
+def contestants(settings: Settings) -> list[str]:
+    return ["emograph", *_MODULES]
 
 
 def run(settings: Settings) -> Result:
     """Both measurements for every contestant that is installed."""
     result = Result("transport")
-    contestants = _contestants(settings, result)
+    ways = _ways(settings, result)
     for title, cameras, fps in (("throughput", 1, 0), (f"latency at {CAMERAS} x {FPS} frames/s", CAMERAS, FPS)):
-        found: dict[str, list[Row]] = {name: [] for name in contestants}
+        found: dict[str, list[Row]] = {name: [] for name in ways}
         for _ in range(settings.runs):  # in turns, so that a slow minute of the machine meets all alike
-            for name, contestant in contestants.items():
-                found[name].append(contestant(cameras, fps))
+            for name, way in ways.items():
+                found[name].append(way(cameras, fps))
         for name, rows in found.items():
             result.add(title, **_row(name, rows, throughput=not fps))
     _ratios(result)
@@ -53,12 +59,12 @@ def run(settings: Settings) -> Result:
     return result
 
 
-def _contestants(settings: Settings, result: Result) -> dict[str, Callable[[int, float], Row]]:
+def _ways(settings: Settings, result: Result) -> dict[str, Callable[[int, float], Row]]:
     found: dict[str, Callable[[int, float], Row]] = {}
     if settings.wants("emograph"):
         found["emograph"] = lambda cameras, fps: _emograph(settings, cameras, fps)
     python = settings.python
-    for name, module in (("pyzmq", "zmq"), ("imagezmq", "imagezmq"), ("dora-rs", "dora"), ("queue", "multiprocessing")):
+    for name, module in _MODULES.items():
         if not settings.wants(name):
             continue
         if not _has(python, module):

@@ -54,15 +54,15 @@ _DATA = """\
 ## Data
 
 FER2013 (I. Goodfellow et al., "Challenges in representation learning", 2013): 48 x 48 grey faces collected
-by web searches for emotion words, released for research on Kaggle. Trained on its Training split (28,709
-faces); everything was chosen, and the temperature fitted, on PublicTest (3,589 faces). So PublicTest figures
-are those of a split that was looked at: read them, calibration above all, as slightly hopeful. PrivateTest
-was never opened in training.
+by web searches for emotion words, released for research on Kaggle; its splits Training and PublicTest have 28,709
+and 3,589 faces. Networks learn from Training rows alone; everything is chosen, and the temperature fitted, on
+PublicTest. So PublicTest figures are those of a split that was looked at: read them, calibration above all, as
+slightly hopeful. Training never opens PrivateTest.
 
 - The labels are noisy. Ten new raters (FER+) agree with them by majority on about 62 % of the faces; people
   reach 65 +- 5 % on this test. A few wrong answers below are right, and the other way round.
 - About 1,850 pictures are exact copies of others, some with another label; 12 are blank.
-- `disgust` has 436 training faces against 7,215 of `happy`. Its figures have wide intervals.
+- `disgust` has 436 Training faces against 7,215 of `happy`. Its figures have wide intervals.
 - Many pictures are posed, acted or from stock photographs; spontaneous expressions are weaker.
 """
 
@@ -90,17 +90,13 @@ def card(entries: list[Entry]) -> str:
 
 def _section(entry: Entry) -> str:
     header, evaluation = entry.header, entry.evaluation
-    recipe, metrics = header.recipe, header.metrics
-    votes = " FER+ votes were an auxiliary target on Training rows (a second head, not in the file)."
     lines = [
         f"## `{entry.name}`",
         "",
         *([f"**{header.note}**", ""] if header.note else []),
-        *([f"Recipe: {recipe['description']}.", ""] if recipe.get("description") else []),
+        *([f"Recipe: {header.recipe['description']}.", ""] if header.recipe.get("description") else []),
         f"ResNet9, width {header.width}, {entry.size / 1e6:.1f} MB as fp16 safetensors.",
-        f"Trained for {int(metrics.get('epochs', 0))} epochs; the last epoch's averaged weights, not the best's."
-        + (votes if recipe.get("ferplus") else ""),
-        f"Training rows left out: {', '.join(recipe.get('leave_out', [])) or 'none'}.",
+        *training_lines(header),
         "",
         f"- Command: `{header.command}`",
         f"- Commit: `{header.git_commit or 'none'}`; data (sha256 of labels and pixels): `{header.data_hash[:16]}`",
@@ -145,6 +141,37 @@ def _section(entry: Entry) -> str:
     return "\n".join(lines) + "\n"
 
 
+def training_lines(header: Header) -> list[str]:
+    """How a network was trained, from its header alone; the recipe's own description is only its intention."""
+    recipe, metrics = header.recipe, header.metrics
+    kept = "averaged weights" if recipe.get("ema") else "weights"
+    trained = f"Trained for {int(metrics.get('epochs', 0))} epochs; the last epoch's {kept}, not the best's."
+    if recipe.get("ferplus"):
+        trained += " FER+ votes were an auxiliary target on Training rows (a second head, not in the file)."
+    left_out = f"Training rows left out: {', '.join(recipe.get('leave_out', [])) or 'none'}"
+    if "training_faces" in metrics:
+        left_out += f"; {int(metrics['training_faces']):,} faces were trained on"
+    return [trained, *_teaching_line(header), left_out + "."]
+
+
+def _teaching_line(header: Header) -> list[str]:
+    distill = header.recipe.get("distill")
+    if not distill:
+        return []
+    count = len(distill["teachers"])
+    widths = " or ".join(str(width) for width in sorted({teacher.width for teacher in header.teachers}))
+    teachers = f"{count} network{'s' * (count > 1)}" + (f" of width {widths}" if widths else "")
+    line = (
+        f"Distilled from {teachers}: their mean answer, at temperature {distill['temperature']:g}, is "
+        f"{distill['share']:.0%} of the loss, the labels are the rest."
+    )
+    voted = sum(teacher.votes for teacher in header.teachers)
+    if voted:
+        who = "The teachers" if voted == count else f"{voted} of the teachers"
+        line += f" {who} learnt from FER+ votes on Training rows too."
+    return [line]
+
+
 def _interval(interval: tuple[float, float]) -> str:
     return f"{interval[0]:.1%} - {interval[1]:.1%}"
 
@@ -162,6 +189,25 @@ def write_card(out: Path, weights: dict[str, str | Path], faces: FaceSet, split:
     write_whole(out, card(entries).encode())
 
 
+def names_on_card(places: list[str]) -> dict[str, str | Path]:
+    """{name on the card: packaged name or file}: a file's own name, or its folder's where that says more.
+
+    All that the trainer writes is called weights.safetensors. UserError if two would have the same name.
+    """
+    files = [find_weights(place).resolve() for place in places]
+    stems = [file.stem for file in files]
+    named: dict[str, str | Path] = {}
+    for place, file in zip(places, files, strict=True):
+        telling = stems.count(file.stem) == 1 and file.stem != "weights"
+        name = file.stem if telling else file.parent.name
+        if name in named:
+            raise UserError(
+                f"{named[name]} and {place} would both be '{name}' on the card: rename a file or its folder"
+            )
+        named[name] = place
+    return named
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("weights", nargs="+", help="names or paths")
@@ -170,8 +216,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     try:
+        named = names_on_card(arguments.weights)
         faces = load(arguments.data, [arguments.split]).split(arguments.split)
-        named = {find_weights(place).stem: place for place in arguments.weights}
         write_card(arguments.out, named, faces, arguments.split)
     except UserError as error:
         sys.exit(f"card: error: {error}")

@@ -19,16 +19,19 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 
-_FORMAT = "emograph-checkpoint-1"
+_FORMAT = "emograph-checkpoint-2"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`tensors` are named model.*, ema.*, optimizer.<parameter>.<state>; `history` is one dict an epoch."""
+    """`tensors` are named model.*, ema.*, optimizer.<parameter>.<state>; `history` is one dict an epoch.
+
+    `recipe` is a recipe's essence; `inputs` what `run_inputs` of prepare.py gives: sha256 of all that the run read.
+    """
 
     epoch: int
     recipe: dict[str, Any]
-    data_hash: str
+    inputs: dict[str, str]
     history: list[dict[str, float]]
     tensors: dict[str, Tensor]
 
@@ -39,14 +42,19 @@ class Checkpoint:
         }
 
     def check_recipe(self, ours: dict[str, Any], path: Path) -> None:
-        """UserError if this is the state of a run of another recipe; `description` may differ."""
-        keys = (ours | self.recipe).keys() - {"description"}
-        differing = sorted(key for key in keys if ours.get(key) != self.recipe.get(key))
+        """UserError if this is the state of a run of another recipe."""
+        self._check(ours, self.recipe, "is of another recipe ({} differ)", path)
+
+    def check_inputs(self, ours: dict[str, str], path: Path) -> None:
+        """UserError if this is the state of a run of other data, votes or teachers."""
+        self._check(ours, self.inputs, "was made with other {}", path)
+
+    @staticmethod
+    def _check(ours: dict[str, Any], theirs: dict[str, Any], what: str, path: Path) -> None:
+        differing = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
         if differing:
-            raise UserError(
-                f"the checkpoint {path} is of another recipe ({', '.join(differing)} differ): "
-                "give another --out, or delete it"
-            )
+            told = what.format(", ".join(differing))
+            raise UserError(f"the checkpoint {path} {told}: give another --out, or delete it")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -102,7 +110,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "format": _FORMAT,
         "epoch": json.dumps(checkpoint.epoch),
         "recipe": json.dumps(checkpoint.recipe),
-        "data_hash": checkpoint.data_hash,
+        "inputs": json.dumps(checkpoint.inputs),
         "history": json.dumps(checkpoint.history),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
@@ -115,14 +123,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             if header.get("format") != _FORMAT:
-                raise UserError(f"{path} is not a checkpoint of this trainer")
+                raise UserError(f"{path} is not a checkpoint of this version; delete it to start anew")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"the checkpoint {path} cannot be read ({error}); delete it to start anew") from error
     return Checkpoint(
         epoch=json.loads(header["epoch"]),
         recipe=json.loads(header["recipe"]),
-        data_hash=header["data_hash"],
+        inputs=json.loads(header["inputs"]),
         history=json.loads(header["history"]),
         tensors=tensors,
     )

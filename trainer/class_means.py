@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     try:
-        strip = np.hstack(list(class_faces(load(arguments.data, [TRAINING]))))
+        strip = np.hstack(list(class_faces(load(arguments.data, [TRAINING]).split(TRAINING))))
     except UserError as error:
         sys.exit(f"class_means: error: {error}")
     cv2.imwrite(str(arguments.out), strip)

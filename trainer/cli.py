@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 DataPath = Annotated[Path, typer.Option("--data", metavar="PATH", help="fer2013.csv, or the folder of picture folders")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
 
 data = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at a data set.")
@@ -37,9 +37,9 @@ def train(
 
     checked = load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / recipe.stem
-    if seeds == 1 and (epochs := saved_epochs(checked, folder)):
-        print(f"going on after epoch {epochs} of {checked.epochs} in {folder}", flush=True)
     try:
+        if seeds == 1 and (epochs := saved_epochs(checked, folder)):
+            print(f"going on after epoch {epochs} of {checked.epochs} in {folder}", flush=True)
         with TrainingView() as view:
             view.say(f"reading {data}")
             faces = load_for_training(data)

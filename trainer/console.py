@@ -122,15 +122,15 @@ def print_info(description: dict[str, Any]) -> None:
     rows.append(["all", *(str(sum(counts[split].values())) for split in counts)])
     _table(f"{description['source']}: {description['faces']} faces", ["class", *counts], rows)
     blank, copies = description["blank"], description["copies"]
-    print(f"blank pictures: {len(blank)}" + (f" (csv lines {_lines(blank)})" if blank else ""))
+    print(f"blank pictures: {len(blank)}" + (f" (rows {_some(blank)}, counted from 0)" if blank else ""))
     print("exact copies inside a split: " + ", ".join(f"{split} {n}" for split, n in copies.items()))
     into = ", ".join(f"{n} {split} pictures" for split, n in description["leaked_into"].items())
     print(f"exact copies across splits: {description['leaked']} Training pictures" + (f", {into}" if into else ""))
     print(f"groups of copies with different labels: {description['contradictions']}")
 
 
-def _lines(rows: list[int]) -> str:
-    shown = ", ".join(str(row + 2) for row in rows[:20])
+def _some(rows: list[int]) -> str:
+    shown = ", ".join(map(str, rows[:20]))
     return shown + (", ..." if len(rows) > 20 else "")
 
 

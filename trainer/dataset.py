@@ -13,15 +13,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 
 from nodes.preprocess import LABELS
 from pipeline.errors import UserError, did_you_mean
+from trainer import table
 
 SIZE = 48
 PIXELS = SIZE * SIZE
 TRAINING, PUBLIC, PRIVATE = SPLITS = ("Training", "PublicTest", "PrivateTest")
 COLUMNS = ("emotion", "pixels", "Usage")
+_GREYS = {str(value): value for value in range(256)}
 
 _FOLDER_SPLITS = {
     "training": TRAINING,
@@ -32,6 +33,7 @@ _FOLDER_SPLITS = {
     "privatetest": PRIVATE,
     "test": PRIVATE,  # Kaggle's `test` mixes both; its file names (PublicTest_123.jpg) say which is which
 }
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 
 
@@ -40,7 +42,7 @@ class FaceSet:
     """Faces with their labels, in the order of their source.
 
     `images` uint8 (N, 48, 48); `labels` int64 (N,), index into LABELS; `splits` str (N,), of SPLITS;
-    `rows` int64 (N,), each face's place among all data rows of the source, from 0 (csv line number - 2).
+    `rows` int64 (N,), each face's place among all data rows of the source, from 0 (without blank lines: csv line - 2).
     """
 
     source: Path
@@ -85,54 +87,51 @@ def load(path: str | Path, splits: Sequence[str] = SPLITS) -> FaceSet:
 
 
 def _load_csv(path: Path, splits: Sequence[str]) -> FaceSet:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a FER2013 csv: {error}") from error
-    table.columns = [str(column).strip() for column in table.columns]
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        raise UserError(
-            f"{path} has no column {', '.join(missing)}: FER2013 has {', '.join(COLUMNS)}, "
-            f"this file has {', '.join(map(str, table.columns[:6]))}"
-        )
-    usage = table["Usage"].str.strip().to_numpy(dtype=str)
-    unknown = np.flatnonzero(~np.isin(usage, SPLITS))
-    if len(unknown):
-        row, value = unknown[0], usage[unknown[0]]
-        what = f"unknown Usage '{value}'" if value else "the row is cut off (it has no Usage)"
-        raise UserError(f"{path} line {row + 2}: {what}; it must be one of {', '.join(SPLITS)}")
-
-    rows = np.flatnonzero(np.isin(usage, splits))
-    emotions, pixels = table["emotion"].to_numpy(), table["pixels"].to_numpy()
-    labels = np.empty(len(rows), np.int64)
-    images = np.empty((len(rows), PIXELS), np.uint8)
-    for i, row in enumerate(rows):
+    images: list[np.ndarray] = []
+    labels, usages, rows = [], [], []
+    row = -1
+    for row, (line, (emotion, pixels, usage)) in enumerate(table.rows(path, COLUMNS)):
         try:
-            labels[i] = _label(emotions[row])
-            images[i] = _pixels(pixels[row])
+            if usage not in SPLITS:
+                raise ValueError(f"unknown Usage '{usage}'; it must be one of {', '.join(SPLITS)}")
+            if usage in splits:
+                labels.append(_label(emotion))
+                images.append(_pixels(pixels))
+                usages.append(usage)
+                rows.append(row)
         except ValueError as error:
-            raise UserError(f"{path} line {row + 2}: {error}") from error
-    return FaceSet(path, images.reshape(-1, SIZE, SIZE), labels, usage[rows], rows.astype(np.int64))
+            raise UserError(f"{path}:{line}: {error}") from error
+    if row < 0:
+        raise UserError(f"{path} has no rows, only its first line")
+    return _face_set(path, images, labels, usages, rows)
+
+
+def _face_set(source: Path, images: list[np.ndarray], labels: list[int], splits: list[str], rows: list[int]) -> FaceSet:
+    return FaceSet(
+        source,
+        np.array(images, np.uint8).reshape(len(images), SIZE, SIZE),
+        np.array(labels, np.int64),
+        np.array(splits, dtype=str),
+        np.array(rows, np.int64),
+    )
 
 
 def _label(text: str) -> int:
-    if text.strip() not in {str(number) for number in range(len(LABELS))}:
+    if text not in {str(number) for number in range(len(LABELS))}:
         raise ValueError(f"emotion '{text}' is not a number from 0 to {len(LABELS) - 1}")
     return int(text)
 
 
 def _pixels(text: str) -> np.ndarray:
     """Space-separated grey values -> uint8 (2304,)."""
+    words = text.split()
+    if len(words) != PIXELS:
+        raise ValueError(f"{len(words)} pixels instead of {PIXELS} (48 x 48)")
     try:
-        values = np.array(text.split(), dtype=np.int32)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"a pixel is not a whole number ({error})") from error
-    if len(values) != PIXELS:
-        raise ValueError(f"{len(values)} pixels instead of {PIXELS} (48 x 48)")
-    if values.min() < 0 or values.max() > 255:
-        raise ValueError(f"a pixel value lies outside 0..255 ({values.min()}..{values.max()})")
-    return values.astype(np.uint8)
+        # Twice as fast as numpy's own reading of text, and stricter: `1_0` is no number here.
+        return np.frombuffer(bytes(map(_GREYS.__getitem__, words)), np.uint8)
+    except KeyError as error:
+        raise ValueError(f"a pixel is '{str(error.args[0])[:20]}' instead of a whole number from 0 to 255") from None
 
 
 def _load_folders(root: Path, splits: Sequence[str]) -> FaceSet:
@@ -150,21 +149,61 @@ def _load_folders(root: Path, splits: Sequence[str]) -> FaceSet:
     if not found:
         raise UserError(f"{root} has no pictures where FER2013 keeps them (train/happy/*.jpg, test/sad/*.png, ...)")
     chosen = [(row, *entry) for row, entry in enumerate(found) if entry[0] in splits]
-    images = np.empty((len(chosen), SIZE, SIZE), np.uint8)
-    for i, (_, _, _, picture) in enumerate(chosen):
-        image = cv2.imread(str(picture), cv2.IMREAD_GRAYSCALE)
-        if image is None:
-            raise UserError(f"{picture} cannot be read as a picture")
-        if image.shape != (SIZE, SIZE):
-            raise UserError(f"{picture} is {image.shape[1]} x {image.shape[0]} pixels instead of 48 x 48")
-        images[i] = image
-    return FaceSet(
+    return _face_set(
         root,
-        images,
-        np.array([label for _, _, label, _ in chosen], np.int64),
-        np.array([split for _, split, _, _ in chosen], dtype=str),
-        np.array([row for row, *_ in chosen], np.int64),
+        [_picture(picture) for *_, picture in chosen],
+        [label for _, _, label, _ in chosen],
+        [split for _, split, _, _ in chosen],
+        [row for row, *_ in chosen],
     )
+
+
+def _picture(path: Path) -> np.ndarray:
+    """A picture file -> uint8 (48, 48); UserError if it is not one of that size, or not all of it is there."""
+    # The bytes are read here because cv2.imread crashes on file names that are not UTF-8.
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read as a picture: {error.strerror or error}") from error
+    if not content:
+        raise UserError(f"{path} cannot be read as a picture: it is empty")
+    if _is_cut_off(content):
+        raise UserError(f"{path} is cut off")
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    except cv2.error:  # of sizes that no picture has
+        image = None
+    if image is None:
+        raise UserError(f"{path} cannot be read as a picture")
+    if image.shape != (SIZE, SIZE):
+        raise UserError(f"{path} is {image.shape[1]} x {image.shape[0]} pixels instead of 48 x 48")
+    return image
+
+
+def _is_cut_off(content: bytes) -> bool:
+    if content.startswith(_PNG):
+        return b"IEND" not in content
+    return content.startswith(_JPEG) and not _is_whole_jpeg(content)
+
+
+def _is_whole_jpeg(content: bytes) -> bool:
+    """Whether a JPEG's own end marker is there. A decoder fills what is missing with grey and goes on.
+
+    Walks from marker to marker (ISO/IEC 10918-1, annex B), since a thumbnail inside has an end marker too, and
+    after the end anything may follow.
+    """
+    at = 2
+    while 0 <= (at := content.find(b"\xff", at)) < len(content) - 1:
+        marker = content[at + 1]
+        if marker == 0xD9:
+            return True
+        if marker == 0xFF:  # fill
+            at += 1
+        elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # without a length: a stuffed zero, a restart
+            at += 2
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return False
 
 
 def _folder_label(folder: Path) -> int:

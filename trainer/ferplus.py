@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from nodes.preprocess import LABELS
 from pipeline.errors import UserError
+from trainer import table
 from trainer.dataset import FaceSet
 
 VOTES = (
@@ -35,21 +35,48 @@ _AS_LABEL = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
 def load_votes(path: str | Path, faces: FaceSet) -> np.ndarray:
     """The share of votes per column for each face, float32 (N, 10); rows without votes are all 0.
 
-    `path` has the columns `row` (data row of fer2013.csv, from 0) and VOTES. Raises UserError if it does not,
-    if a face has no row there, or if the majorities disagree with the labels so much that the rows must be
-    shifted (FER+ and FER2013 agree on about 63 %; chance is 16 %).
+    `path` has the columns `row` (data row of fer2013.csv, from 0) and VOTES. Raises UserError, naming the line, for
+    a cell that is no number and for a row that stands there twice; and if faces have no row there, or if the
+    majorities disagree with the labels so much that the rows must be shifted (FER+ and FER2013 agree on about
+    63 %; chance is 16 %).
     """
-    try:
-        table = pd.read_csv(path)
-        shares = table.set_index("row").loc[faces.rows, list(VOTES)].to_numpy(np.float32)
-    except OSError as error:
-        raise UserError(f"cannot read the FER+ votes {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path} is no table of FER+ votes for these rows: {error}") from error
+    path = Path(path)
+    wanted = set(faces.rows.tolist())
+    votes: dict[int, list[float]] = {}
+    lines: dict[int, int] = {}
+    for line, cells in table.rows(path, ("row", *VOTES)):
+        try:
+            row, *counts = map(_number, cells, ("row", *VOTES))
+        except ValueError as error:
+            raise UserError(f"{path}:{line}: {error}") from error
+        if row in lines:
+            raise UserError(f"{path}:{line}: row {row:.0f} stands there twice, first in line {lines[int(row)]}")
+        lines[int(row)] = line
+        if row in wanted:
+            votes[int(row)] = counts
+    if missing := wanted - votes.keys():
+        raise UserError(
+            f"{path} has no votes for {len(missing):,} of the {len(faces):,} faces; the first of them is row "
+            f"{min(missing)}, counted from 0, of {faces.source}"
+        )
+    shares = np.array([votes[row] for row in faces.rows.tolist()], np.float32)
     shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1)
     if agreement(shares, faces.labels) < 0.4:
         raise UserError(f"{path} belongs to other rows than {faces.source}: the votes contradict the labels")
     return shares
+
+
+def _number(text: str, column: str) -> float:
+    """A whole number, 0 or more; `4.0` is one too, as pandas writes it."""
+    if not text:
+        raise ValueError(f"{column} is empty")
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if number < 0 or not number.is_integer():
+        raise ValueError(f"{column} is '{text}' instead of a whole number")
+    return number
 
 
 def agreement(shares: np.ndarray, labels: np.ndarray) -> float:

@@ -14,7 +14,7 @@ from trainer.dataset import SPLITS, TRAINING, FaceSet
 def describe(faces: FaceSet) -> dict[str, Any]:
     """`counts` {split: {label: faces}} of the splits present, and the defects of checks.py as numbers.
 
-    `blank` lists data rows (csv line number - 2); `leaked` counts Training pictures that stand in another split
+    `blank` lists data rows, from 0; `leaked` counts Training pictures that stand in another split
     as well, `leaked_into` for each other split its own pictures that stand in Training.
     """
     defects = find_defects(faces)

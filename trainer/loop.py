@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,10 +127,10 @@ class Run:
         recipe: Recipe,
         training: Arrays,
         public: Arrays,
-        data_hash: str,
+        inputs: dict[str, str],
         teachers: list[ResNet9] | None = None,
     ) -> None:
-        self.recipe, self.training, self.public, self.data_hash = recipe, training, public, data_hash
+        self.recipe, self.training, self.public, self.inputs = recipe, training, public, inputs
         self.teachers = Teachers(teachers or [], recipe.distill.temperature if recipe.distill else 1.0)
         self.device = training.images.device
         self.epoch = 0
@@ -150,9 +151,7 @@ class Run:
         self._forward: Callable[[Tensor], tuple[Tensor, Tensor | None]] = self.trainee
         self._ask_teachers: Callable[[Tensor], Tensor] = self.teachers
         if recipe.compile and self.device.type == "cuda":
-            # Runs of one shape in one process share their code. Each width, batch and picture size is an entry more;
-            # beyond dynamo's limit, of 8, it would fall back in silence.
-            torch._dynamo.config.recompile_limit = 64  # pyright: ignore[reportPrivateUsage]
+            _allow_many_shapes(torch._dynamo.config)  # pyright: ignore[reportPrivateUsage]
             self._forward = torch.compile(self.trainee, dynamic=False)
             self._ask_teachers = torch.compile(self.teachers, dynamic=False)
 
@@ -182,15 +181,14 @@ class Run:
             **{f"ema.{name}": value for name, value in self.average.state_dict().items()},
             **{f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()},
         }
-        recipe = self.recipe.model_dump(mode="json")
-        save_checkpoint(path, Checkpoint(self.epoch, recipe, self.data_hash, self.history, tensors))
+        essence = self.recipe.essence()
+        save_checkpoint(path, Checkpoint(self.epoch, essence, self.inputs, self.history, tensors))
 
     def resume(self, path: Path) -> None:
-        """Take over a checkpoint; UserError if it comes from another recipe or other data."""
+        """Take over a checkpoint; UserError if it comes from another recipe or other data, votes or teachers."""
         checkpoint = load_checkpoint(path)
-        checkpoint.check_recipe(self.recipe.model_dump(mode="json"), path)
-        if checkpoint.data_hash != self.data_hash:
-            raise UserError(f"the checkpoint {path} was trained on other data: give another --out")
+        checkpoint.check_recipe(self.recipe.essence(), path)
+        checkpoint.check_inputs(self.inputs, path)
         self.trainee.load_state_dict(checkpoint.part("model"))
         self.average.load_state_dict(checkpoint.part("ema"))
         restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
@@ -331,6 +329,16 @@ class Run:
             correct += (logits.argmax(dim=1) == labels).sum()
             nll += F.cross_entropy(logits, labels, reduction="sum")
         return correct.item() / len(self.public), nll.item() / len(self.public)
+
+
+def _allow_many_shapes(dynamo: Any) -> None:
+    """Runs of one shape in one process share their code. Each width, batch and picture size is an entry more.
+
+    Beyond dynamo's limit, of 8, it would fall back in silence.
+    """
+    # The second name is that of older torch, 2.4 among them.
+    name = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"
+    setattr(dynamo, name, 64)
 
 
 def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:

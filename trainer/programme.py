@@ -25,9 +25,9 @@ from trainer.card import write_card
 from trainer.console import TrainingView
 from trainer.dataset import PUBLIC, FaceSet
 from trainer.loop import Progress
-from trainer.prepare import load_for_training
+from trainer.prepare import load_for_training, run_inputs
 from trainer.recipe import Recipe, load_recipe
-from trainer.session import is_finished, train_run, train_seeds
+from trainer.session import WEIGHTS, forget_other_teachers, is_finished, train_run, train_seeds
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = {"resnet9": "distil", "resnet9-s": "distil-s"}
@@ -66,17 +66,22 @@ def run(arguments: argparse.Namespace) -> None:
     place, ferplus = arguments.device, arguments.ferplus
     with TrainingView() as view:
         best = arguments.out / "best"
-        summary = train_seeds(recipe("best"), seeds, faces, best, place, ferplus, timed(view.tell_seed))
+        teacher = recipe("best")
+        summary = train_seeds(teacher, seeds, faces, best, place, ferplus, timed(view.tell_seed))
         print("best:", ", ".join(f"{name} {value:.4f}" for name, value in summary.items()), flush=True)
-        teachers = [str(best / f"seed-{seed}" / "weights.safetensors") for seed in range(seeds)]
+        teachers = [str(best / f"seed-{seed}" / WEIGHTS) for seed in range(teacher.seed, teacher.seed + seeds)]
         for name in SHIPPED.values():
             student = recipe(name)
             assert student.distill is not None
             student = student.model_copy(update={"distill": student.distill.model_copy(update={"teachers": teachers})})
-            if not is_finished(arguments.out / name, student):
-                train_run(student, faces, arguments.out / name, place, ferplus, timed(view.tell))
+            folder, inputs = arguments.out / name, run_inputs(student, faces, ferplus)
+            if is_finished(folder, student, inputs):
+                continue
+            if forget_other_teachers(folder, inputs):
+                print(f"{name}: its teachers are others now, so it is trained anew", flush=True)
+            train_run(student, faces, folder, place, ferplus, timed(view.tell))
 
-    made = {name: arguments.out / folder / "weights.safetensors" for name, folder in SHIPPED.items()}
+    made = {name: arguments.out / folder / WEIGHTS for name, folder in SHIPPED.items()}
     if not arguments.trial:
         for name, path in made.items():
             shutil.copyfile(path, Path(nodes.__file__).parent / "emotion" / "data" / f"{name}.safetensors")

@@ -83,7 +83,7 @@ class Recipe(_Strict):
         Literal["auto", "bf16", "fp32"], Field(description="auto: bf16 where the device computes in it")
     ] = "auto"
     compile: Annotated[bool, Field(description="torch.compile; CUDA only, slower on the CPUs tried")] = True
-    seed: Annotated[int, Field(description="of weights, order and augmentation")] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="of weights, order and augmentation")] = 0
 
     @model_validator(mode="after")
     def _sizes_reach_the_end(self) -> Recipe:
@@ -91,6 +91,13 @@ class Recipe(_Strict):
         if ends != sorted(ends) or ends[-1] != 1:
             raise ValueError("sizes must be in order and end with share 1.0")
         return self
+
+    def essence(self) -> dict[str, Any]:
+        """All that decides a run's result, as JSON: not its description, nor where its teachers' files lie.
+
+        What is in those files decides; see `run_inputs` of prepare.py.
+        """
+        return self.model_dump(mode="json", exclude={"description": True, "distill": {"teachers"}})
 
     def size_at(self, epoch: int) -> int:
         """Side of the training pictures in an epoch counted from 0."""

@@ -7,33 +7,36 @@ evaluation.json, curves.png, confusion.png, reliability.png and MODEL_CARD.md.
 from __future__ import annotations
 
 import json
-import shlex
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 import yaml
+from pydantic import ValidationError
 
 from nodes.emotion.model import ResNet9, fuse
-from nodes.emotion.weights import Header, load_weights, read_header, save_weights
+from nodes.emotion.weights import Header, Teacher, find_weights, load_weights, read_header, save_weights
 from trainer.card import Entry, card
 from trainer.checkpoint import load_checkpoint, write_whole
+from trainer.commandline import joined
 from trainer.dataset import PUBLIC, FaceSet
 from trainer.evaluate import Evaluation, evaluate
 from trainer.loop import Progress, Run
 from trainer.metrics import fit_temperature
 from trainer.pictures import confusion_png, curves_png, reliability_png
 from trainer.predict import predict_logits
-from trainer.prepare import pick_device, prepare
+from trainer.prepare import file_sha256, pick_device, prepare, run_inputs
 from trainer.recipe import Recipe
 
 Tell = Callable[[Progress], None]
 
 CHECKPOINT = "checkpoint.safetensors"
+WEIGHTS = "weights.safetensors"
 
 
 def saved_epochs(recipe: Recipe, out: Path) -> int:
@@ -42,7 +45,7 @@ def saved_epochs(recipe: Recipe, out: Path) -> int:
     if not path.exists():
         return 0
     checkpoint = load_checkpoint(path)
-    checkpoint.check_recipe(recipe.model_dump(mode="json"), path)
+    checkpoint.check_recipe(recipe.essence(), path)
     return checkpoint.epoch
 
 
@@ -56,12 +59,13 @@ def train_run(
 ) -> Evaluation:
     """Train, or go on with, one run in the folder `out`; a finished run is only evaluated again.
 
-    Raises UserError if `out` holds a run of another recipe or of other data.
+    Raises UserError if `out` holds a run of another recipe, or of other data, votes or teachers.
     """
     place = pick_device(device)
     data = prepare(faces, recipe, ferplus, place)
+    inputs = run_inputs(recipe, faces, ferplus)
     teachers = [_teacher(name, place) for name in recipe.distill.teachers] if recipe.distill else []
-    run = Run(recipe, data.training, data.public, data.digest, teachers)
+    run = Run(recipe, data.training, data.public, inputs, teachers)
     checkpoint = out / CHECKPOINT
     if checkpoint.exists():
         run.resume(checkpoint)
@@ -73,49 +77,50 @@ def train_run(
         tell(progress)
 
     net = run.train(checkpoint, save_and_tell)
-    return finish(net, recipe, data.public_faces, data.digest, out, run.history)
-
-
-def finish(
-    net: ResNet9,
-    recipe: Recipe,
-    public: FaceSet,
-    data_hash: str,
-    out: Path,
-    history: list[dict[str, float]],
-) -> Evaluation:
-    """Fit the temperature on PublicTest, evaluate there, and write weights, pictures and card to `out`."""
-    temperature = fit_temperature(predict_logits(net, public.images)[0], public.labels)
     header = Header(
         width=recipe.width,
-        temperature=temperature,
-        recipe=recipe.model_dump(mode="json"),
-        data_hash=data_hash,
+        recipe=_for_others(recipe),
+        data_hash=faces.digest(),
+        inputs=inputs,
+        teachers=tuple(map(_about_teacher, recipe.distill.teachers)) if recipe.distill else (),
+        metrics={
+            "training_faces": len(data.training),
+            "epochs": len(run.history),
+            "seconds": sum(row["seconds"] for row in run.history),
+        },
         command=_command(),
         git_commit=git_commit(),
     )
-    weights = out / "weights.safetensors"
-    save_weights(weights, net.state_dict(), header)
+    return finish(net, header, data.public_faces, out, run.history)
+
+
+def finish(net: ResNet9, header: Header, public: FaceSet, out: Path, history: list[dict[str, float]]) -> Evaluation:
+    """Fit the temperature on PublicTest, evaluate there, and write pictures, card and weights to `out`.
+
+    The weights take their name last: where they are, all is. `header` gets the temperature and the figures.
+    """
+    header.temperature = temperature = fit_temperature(predict_logits(net, public.images)[0], public.labels)
+    measured = out / f"{WEIGHTS}.measured"
+    save_weights(measured, net.state_dict(), header)
     # What is measured is the file as written, in fp16; its figures then go into its own header.
-    stored, _ = load_weights(weights)
+    stored, _ = load_weights(measured)
     result = evaluate(stored.to(net.classifier.weight.device), header, public, PUBLIC)
     plain, flip = result.figures["none"], result.figures["flip"]
-    header.metrics = {
+    header.metrics |= {
         "public_accuracy": plain.accuracy,
         "public_accuracy_flip": flip.accuracy,
         "public_macro_f1": plain.macro_f1,
         "public_nll": plain.nll,
         "public_ece": plain.ece,
-        "epochs": len(history),
-        "seconds": sum(row["seconds"] for row in history),
     }
-    save_weights(weights, stored.state_dict(), header)
+    save_weights(measured, stored.state_dict(), header)
     write_whole(out / "evaluation.json", json.dumps(result.as_json(), indent=1).encode())
     write_whole(out / "curves.png", curves_png(history))
     write_whole(out / "confusion.png", confusion_png(plain))
     logits = predict_logits(stored, public.images)
     write_whole(out / "reliability.png", reliability_png(logits[0], public.labels, temperature))
-    write_whole(out / "MODEL_CARD.md", card([Entry(out.name, header, result, len(weights.read_bytes()))]).encode())
+    write_whole(out / "MODEL_CARD.md", card([Entry(out.name, header, result, measured.stat().st_size)]).encode())
+    measured.replace(out / WEIGHTS)
     return result
 
 
@@ -130,12 +135,13 @@ def train_seeds(
 ) -> dict[str, float]:
     """Runs with seeds recipe.seed, +1, ... in out/seed-N; mean and deviation (n - 1) go to out/seeds.json."""
     accuracies: dict[int, float] = {}
+    inputs = run_inputs(recipe, faces, ferplus)
     for seed in range(recipe.seed, recipe.seed + seeds):
         folder = out / f"seed-{seed}"
         one = recipe.model_copy(update={"seed": seed})
-        if not is_finished(folder, one):
+        if not is_finished(folder, one, inputs):
             train_run(one, faces, folder, device, ferplus, lambda p, seed=seed: tell(seed, p))
-        accuracies[seed] = read_header(folder / "weights.safetensors").metrics["public_accuracy"]
+        accuracies[seed] = read_header(folder / WEIGHTS).metrics["public_accuracy"]
     values = list(accuracies.values())
     summary = {
         "seeds": len(values),
@@ -147,13 +153,32 @@ def train_seeds(
     return summary
 
 
-def is_finished(folder: Path, recipe: Recipe) -> bool:
-    """Whether a folder holds the final, measured weights of just this recipe."""
-    path = folder / "weights.safetensors"
+def is_finished(folder: Path, recipe: Recipe, inputs: dict[str, str]) -> bool:
+    """Whether a folder holds the final, measured weights of just this recipe and of these `run_inputs`."""
+    path = folder / WEIGHTS
     if not path.exists():
         return False
     header = read_header(path)
-    return header.recipe == recipe.model_dump(mode="json") and "public_accuracy" in header.metrics
+    try:
+        theirs = Recipe.model_validate(header.recipe)
+    except ValidationError:  # of another version
+        return False
+    return theirs.essence() == recipe.essence() and header.inputs == inputs and "public_accuracy" in header.metrics
+
+
+def forget_other_teachers(folder: Path, inputs: dict[str, str]) -> bool:
+    """Delete the checkpoint of a student whose teachers are others now, so that it is trained anew; whether it was.
+
+    Only where nothing but the teachers differs. UserError if the checkpoint cannot be read.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return False
+    theirs = load_checkpoint(path).inputs
+    if theirs == inputs or theirs | {"teachers": ""} != inputs | {"teachers": ""}:
+        return False
+    path.unlink()
+    return True
 
 
 def git_commit() -> str:
@@ -167,10 +192,29 @@ def git_commit() -> str:
 
 def _command() -> str:
     """The command line; of absolute paths only the last part, since weights are passed on to others."""
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     script = Path(sys.argv[0])
     program = ["python", "-m", f"trainer.{script.stem}"] if script.parent.name == "trainer" else ["emograph"]
-    return shlex.join([*program, *words])
+    return joined([*program, *sys.argv[1:]])
+
+
+def _for_others(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as it stands in the weights: of where its teachers' files lie, only what says which they are."""
+    written = recipe.model_dump(mode="json")
+    if recipe.distill:
+        written["distill"]["teachers"] = list(map(_file_for_others, recipe.distill.teachers))
+    return written
+
+
+def _file_for_others(name: str) -> str:
+    """The last two parts of an absolute path, `seed-0/weights.safetensors`; a name or a relative path as it is."""
+    return str(Path(*Path(name).parts[-2:])) if Path(name).is_absolute() else name
+
+
+def _about_teacher(name: str) -> Teacher:
+    path = find_weights(name)
+    header = read_header(path)
+    votes = bool(header.recipe.get("ferplus")) or any(teacher.votes for teacher in header.teachers)
+    return Teacher(file=_file_for_others(name), sha256=file_sha256(path), width=header.width, votes=votes)
 
 
 def _teacher(name: str, device: torch.device) -> ResNet9:

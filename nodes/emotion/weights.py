@@ -35,6 +35,17 @@ class WeightsError(UserError, ValueError):
     """A weights file that cannot be used; one line that names the file and what is wrong with it."""
 
 
+class Teacher(BaseModel):
+    """A network that another one was distilled from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: str
+    sha256: str
+    width: int
+    votes: bool = Field(description="whether it, or a teacher of its own, was trained with FER+ votes")
+
+
 class Header(BaseModel):
     """What a weights file says about itself."""
 
@@ -45,9 +56,13 @@ class Header(BaseModel):
     width: int = Field(ge=4, le=256)
     labels: tuple[str, ...] = LABELS
     preprocess: Preprocess = DEFAULT
-    temperature: float = Field(default=1.0, gt=0, description="divides the logits before the softmax")
+    temperature: float = Field(
+        default=1.0, ge=0.01, le=100, allow_inf_nan=False, description="divides the logits before the softmax"
+    )
     recipe: dict[str, Any] = {}
     data_hash: str = Field(default="", description="sha256 of the labels and pixels trained and chosen on")
+    inputs: dict[str, str] = Field(default={}, description="sha256 of all that the run read, by what it was")
+    teachers: tuple[Teacher, ...] = ()
     metrics: dict[str, float] = {}
     command: str = Field(default="", description="the command that made the weights")
     git_commit: str = ""
@@ -123,6 +138,8 @@ def read_tensors(path_or_name: str | Path) -> tuple[dict[str, np.ndarray], Heade
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise WeightsError(f"{path}: {name} has values that are not finite")
+        if name.endswith("running_var") and tensor.min() < 0:
+            raise WeightsError(f"{path}: {name} has variances below 0")
     return tensors, header
 
 

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from bench import detect, transport
+from bench import detect, e2e, reuse, train, transport
+from bench.classify_worker import PEER
+from bench.cli import BENCHMARKS, bench
 from bench.graphs import measure
 from bench.nodes import register
 from bench.peers.meter import Meter, touch
-from bench.record import Result, Settings, cell, markdown, middle, percentile
+from bench.record import Result, Settings, cell, markdown, middle, percentile, versions
 from pipeline.errors import UserError
 from tests.support.command import emograph
 from tests.support.graphs import VIDEOS
+from tests.trainer.test_commands import call
 
 
 def test_the_command_lists_and_names_what_it_has():
@@ -47,6 +55,116 @@ def test_a_result_says_where_and_how_it_was_measured(tmp_path: Path):
     assert data["commit"]
     assert data["versions"]["pyzmq"]
     assert markdown(data) == text
+
+
+def test_a_result_says_the_whole_command_but_no_folder_of_this_machine():
+    settings = Settings(
+        runs=5, seconds=0.5, only=("cuda bf16", "x"), videos=Path("/a/clips"), data=Path("/a/b/fer2013.csv"),
+        device="cuda:1", python="/a/peers/bin/python3.11",
+    )  # fmt: skip
+    assert settings.command("classify") == (
+        "emograph bench classify --runs 5 --seconds 0.5 --only 'cuda bf16' --only x --videos clips "
+        "--data fer2013.csv --device cuda:1 --python python3.11"
+    )
+    assert Result("classify").as_dict(settings)["command"] == settings.command("classify")
+    assert Settings().command("classify") == "emograph bench classify"
+
+
+def test_results_of_another_device_or_of_a_part_have_files_of_their_own(tmp_path: Path):
+    for settings in (Settings(), Settings(device="cuda:1"), Settings(only=("torch bf16",)), Settings(device="cuda")):
+        result = Result("classify")
+        result.add("t", contestant=settings.device, nothing=float("nan"))
+        page = result.write(settings, tmp_path)
+        assert f"| {settings.device} |" in page.read_text()
+        assert json.loads(page.with_suffix(".json").read_text())["tables"]["t"][0]["nothing"] is None
+    stems = {path.stem[len("2026-11-25-") :] for path in tmp_path.iterdir()}
+    assert stems == {"classify", "classify-cuda-1", "classify-only-torch-bf16", "classify-cuda"}
+    assert len(list(tmp_path.iterdir())) == 8
+
+
+def test_the_peers_python_is_asked_for_the_peers_versions(tmp_path: Path):
+    package = tmp_path / "fer-22.5.1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: fer\nVersion: 22.5.1\n")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    found = versions(str(python))
+    assert found["peers' fer"] == "22.5.1"
+    assert found["peers' Python"] == platform.python_version()
+    assert found["torch"]
+    assert "fer" not in versions()
+    assert not any(name.startswith("peers'") for name in versions() | versions("/nonexistent"))
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    (tmp_path / "a.mp4").write_bytes(b"nothing")
+    return tmp_path
+
+
+def test_a_clip_that_cannot_be_read_is_one_line(broken: Path):
+    for benchmark in (detect, e2e):
+        with pytest.raises(UserError, match="a.mp4 has no frame that can be read"):
+            benchmark.run(Settings(videos=broken))
+    result = Result("classify")
+    reuse.measure(result, Settings(videos=broken), "resnet9-s")
+    assert "a.mp4 has no frame" in result.skipped[0]
+
+
+def test_clips_without_faces_are_said(tmp_path: Path):
+    video = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (160, 120))
+    for grey in range(5):
+        video.write(np.full((120, 160, 3), grey, np.uint8))
+    video.release()
+    result = Result("classify")
+    reuse.measure(result, Settings(videos=tmp_path), "resnet9-s")
+    assert not result.tables
+    assert "no faces are found" in result.skipped[0]
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """`emograph bench startup` in a moment; the settings that it was run with."""
+    ran: list[Settings] = []
+
+    def run(settings: Settings) -> Result:
+        ran.append(settings)
+        result = Result("startup")
+        result.add("t", contestant="a", seconds=float("nan"))
+        return result
+
+    monkeypatch.setattr("bench.startup.run", run)
+    return ran
+
+
+def test_names_are_checked_before_anything_is_measured(stub: list[Settings]):
+    with pytest.raises(UserError, match="nothing in startup is called 'one camra'; did you mean 'one camera'"):
+        call(bench, "startup", "--only", "one camra")
+    with pytest.raises(UserError, match="there is no Python at /nonexistent"):
+        call(bench, "startup", "--python", "/nonexistent")
+    assert not stub
+    call(bench, "startup", "--only", "one camera")
+    assert stub[0].only == ("one camera",)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_benchmark_names_its_contestants(name: str, device: str):
+    names = importlib.import_module(f"bench.{name}").contestants(Settings(device=device))
+    assert len(names) == len(set(names)) > 1
+    peers = {"classify": PEER, "train": train.PEER}
+    assert name not in peers or peers[name] in names
+
+
+def test_json_is_all_that_stands_on_stdout(stub: list[Settings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(Result, "write", lambda *_: tmp_path / "page.md")
+    app = typer.Typer()
+    app.command()(bench)
+    told = CliRunner().invoke(app, ["startup", "--json", "--save"], catch_exceptions=False)
+    assert json.loads(told.stdout, parse_constant=pytest.fail)["tables"]["t"][0]["seconds"] is None
+    assert told.stderr == f"written to {tmp_path / 'page.md'}\n"
+    assert "written to" in call(bench, "startup", "--save")
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 
 from bench import e2e, startup, train
 from bench.record import Settings
+from pipeline.errors import UserError
 from tests.support.graphs import VIDEOS
 
 
 def test_training_is_measured_against_the_usual_loop(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(train, "PICTURES", {"cpu": 256})
     monkeypatch.setattr(train, "WIDTHS", (4,))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(3)))
     result = train.run(Settings(runs=1, only=("emograph fp32",)))
     [rows] = result.tables.values()
     assert [row["contestant"] for row in rows] == [train.PEER, "emograph fp32"]
+    assert [row["workers"] for row in rows] == [2, None]  # a core is left to the loop
     assert rows[0]["times_peer"] == 1
     assert rows[1]["times_peer"] == pytest.approx(rows[1]["images/s"] / rows[0]["images/s"])
     assert rows[1]["epoch, minutes"] == pytest.approx(train.EPOCH / rows[1]["images/s"] / 60)
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (16, 15)])
+def test_the_usual_loop_has_a_worker_for_each_core_but_one(monkeypatch: pytest.MonkeyPatch, cores: int, workers: int):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    assert train._workers() == workers
+
+
+def test_training_is_measured_on_the_device_asked_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    asked: list[torch.device] = []
+
+    def usual(*given: object):
+        asked.append(given[-1])
+        yield from [1.0, 1.0]
+
+    monkeypatch.setattr(train, "_usual", usual)
+    monkeypatch.setattr(train, "computes_in_bf16", lambda *_: True)
+    train.run(Settings(runs=1, only=(train.PEER,), device="cuda:1"))
+    assert set(asked) == {torch.device("cuda:1")}
 
 
 def test_startup_counts_from_the_command():
@@ -40,3 +67,9 @@ def test_live_cameras_are_watched_from_outside(monkeypatch: pytest.MonkeyPatch):
 def test_the_plain_loop_calls_the_nodes_in_a_worker_per_core(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(e2e, "WARM_UP", 0.5)
     assert e2e._plain_loop([VIDEOS / "thanks.mkv"], seconds=2.0) > 0
+
+
+def test_a_worker_of_the_plain_loop_that_dies_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(e2e, "WARM_UP", 1.0)
+    with pytest.raises(UserError, match="a worker of the plain loop died"):
+        e2e._plain_loop([tmp_path / "none.mp4"], seconds=1.0)

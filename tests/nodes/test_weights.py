@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,10 @@ def change_header(path: Path, **changes: object) -> None:
     save_file(load_file(path), path, {"emograph": json.dumps(header)})
 
 
+def change_preprocess(path: Path, **changes: object) -> None:
+    change_header(path, preprocess=json.loads(read_header(path).model_dump_json())["preprocess"] | changes)
+
+
 def change_tensors(path: Path, change) -> None:
     tensors = load_file(path)
     change(tensors)
@@ -110,9 +115,24 @@ def change_tensors(path: Path, change) -> None:
         (lambda p: change_header(p, labels=["happy", "sad"]), "labels happy, sad"),
         (lambda p: change_header(p, width=8), "shape .* instead of"),
         (lambda p: change_header(p, temperature=0), "temperature"),
+        (lambda p: change_header(p, temperature=1e-300), "temperature: .* greater than or equal to 0.01"),
+        (lambda p: change_header(p, temperature=math.inf), "temperature"),
+        (lambda p: change_header(p, temperature=math.nan), "temperature"),
+        (lambda p: change_preprocess(p, size=0), "preprocess.size: .* greater than or equal to 8"),
+        (lambda p: change_preprocess(p, size=-8), "preprocess.size"),
+        (lambda p: change_preprocess(p, size=47), "preprocess.size: .* multiple of 8"),
+        (lambda p: change_preprocess(p, size=1_000_000), "preprocess.size"),
+        (lambda p: change_preprocess(p, mean=math.inf), "preprocess.mean: .* finite"),
+        (lambda p: change_preprocess(p, std=0), "preprocess.std: .* greater than 0"),
+        (lambda p: change_preprocess(p, std=-0.5), "preprocess.std"),
+        (lambda p: change_preprocess(p, std=math.nan), "preprocess.std"),
+        (lambda p: change_preprocess(p, margin=-9), "preprocess.margin: .* greater than -0.5"),
+        (lambda p: change_preprocess(p, margin=math.inf), "preprocess.margin"),
+        (lambda p: change_preprocess(p, colour="red"), "preprocess.colour"),
         (lambda p: change_tensors(p, lambda t: t.pop("classifier.bias")), "lacks classifier.bias"),
         (lambda p: change_tensors(p, lambda t: t.update(extra=torch.ones(1))), "not know: extra"),
         (lambda p: change_tensors(p, lambda t: t["classifier.bias"].fill_(torch.nan)), "not finite"),
+        (lambda p: change_tensors(p, lambda t: t["features.0.1.running_var"].sub_(9)), "0.1.running_var has variances"),
     ],
 )
 def test_each_damage_is_one_line_that_names_the_file(saved: Path, damage, message: str) -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from nodes.emotion.weights import load_weights, read_header
 from pipeline.errors import UserError
 from trainer import cli
+from trainer.commandline import shorten
 from trainer.dataset import FaceSet
 from trainer.recipe import Augment, Distill, Recipe, keys
 
@@ -140,6 +141,34 @@ def test_ctrl_c_keeps_the_last_epoch_and_the_same_command_goes_on(recipe: Path, 
     again.send_signal(signal.SIGINT)
     assert "the same command goes on" in again.communicate(timeout=200)[1]
     assert again.returncode == 130
+
+
+def test_ctrl_c_is_heard_from_the_first_line_on(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainer.session.saved_epochs", stop)
+    app = typer.Typer()
+    app.command()(cli.train)
+    result = CliRunner().invoke(app, [str(recipe), "--data", "none.csv"])
+    assert (result.exit_code, result.stderr) == (130, "stopped; nothing was saved yet\n")
+
+
+@pytest.mark.parametrize(
+    ("word", "short"),
+    [
+        ("/home/jo doe/fer2013.csv", "fer2013.csv"),
+        ("--out=/home/jo/run", "--out=run"),
+        (
+            "distill.teachers=[/home/jo/a.safetensors, '/b/c d.safetensors']",
+            "distill.teachers=[a.safetensors, 'c d.safetensors']",
+        ),
+        ("runs/best/weights.safetensors", "runs/best/weights.safetensors"),
+        ("augment.rotate=10", "augment.rotate=10"),
+    ],
+)
+def test_folders_of_this_machine_are_left_out_of_what_is_passed_on(word: str, short: str) -> None:
+    assert shorten(word) == short
 
 
 def test_the_keys_of_a_recipe_are_listed_with_what_they_do() -> None:

@@ -1,3 +1,9 @@
+import bz2
+import gzip
+import lzma
+import os
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,16 +39,17 @@ def test_columns_in_another_order_are_the_same_data(faces: FaceSet, write_csv: W
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (f"7,{BLANK},Training", "line 4: emotion '7'"),
-        (f"x,{BLANK},Training", "line 4: emotion 'x'"),
-        ("3,1 2 3,Training", "line 4: 3 pixels instead of 2304"),
-        (f"3,{BLANK[:-1]}256,Training", r"line 4: a pixel value lies outside 0\.\.255"),
-        (f"3,{BLANK[:-1]}-1,Training", "line 4: a pixel value lies outside"),
-        (f"3,{BLANK[:-1]}1.5,Training", "line 4: a pixel is not a whole number"),
-        (f"3,{BLANK},Trainign", "line 4: unknown Usage 'Trainign'"),
-        ("3,1 2 3 4", "line 4: the row is cut off"),
-        ("3", "line 4: the row is cut off"),
-        (f"3,{BLANK},Training,more", "not a FER2013 csv"),
+        (f"7,{BLANK},Training", ":4: emotion '7'"),
+        (f"x,{BLANK},Training", ":4: emotion 'x'"),
+        ("3,1 2 3,Training", ":4: 3 pixels instead of 2304"),
+        (f"3,{BLANK[:-1]}256,Training", ":4: a pixel is '256' instead of a whole number from 0 to 255"),
+        (f"3,{BLANK[:-1]}-1,Training", ":4: a pixel is '-1'"),
+        (f"3,{BLANK[:-1]}1_0,Training", ":4: a pixel is '1_0'"),
+        (f"3,{BLANK[:-1]}1.5,Training", ":4: a pixel is '1.5'"),
+        (f"3,{BLANK},Trainign", ":4: unknown Usage 'Trainign'"),
+        ("3,1 2 3 4", ":4: . fields? in place of 3: the row is cut off"),
+        ("3", ":4: . fields? in place of 3: the row is cut off"),
+        (f"3,{BLANK},Training,more", ":4: 4 fields in place of 3"),
     ],
 )
 def test_a_broken_row_is_named_by_its_line(faces: FaceSet, write_csv: Writer, row: str, message: str) -> None:
@@ -55,7 +62,12 @@ def test_a_broken_row_is_named_by_its_line(faces: FaceSet, write_csv: Writer, ro
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "not a FER2013 csv"), ("a,b\n1,2\n", "no column emotion, pixels, Usage"), ("\x00\xff", "FER2013")],
+    [
+        ("", "is empty"),
+        ("a,b\n1,2\n", "no column emotion, pixels, Usage"),
+        ("\x00\xff", "not text in UTF-8"),
+        ("emotion,pixels,Usage\n", "has no rows"),
+    ],
 )
 def test_a_file_that_is_something_else(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "other.csv"
@@ -71,11 +83,80 @@ def test_a_missing_file_and_an_empty_folder(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_lines_are_counted_as_an_editor_does(faces: FaceSet, write_csv: Writer) -> None:
+    """Past blank lines, and past pixels that a quote spreads over several lines."""
+    path = write_csv(faces.take(np.arange(2)))
+    head, first, second = path.read_text().splitlines()
+    emotion, pixels, usage = second.split(",")
+    quoted = f'{emotion},"{pixels.replace(" ", chr(10), 3)}",{usage}'
+    path.write_text("\n".join([head, "", first, "", "", quoted, f"9,{BLANK},Training", ""]))
+    with pytest.raises(UserError, match=":10: emotion '9'"):
+        load(path)
+    path.write_text(path.read_text().replace("\n9,", "\n6,"))
+    assert load(path).rows.tolist() == [0, 1, 2]
+
+
+def test_a_comma_at_the_end_of_each_row_does_no_harm(faces: FaceSet, write_csv: Writer) -> None:
+    path = write_csv(faces.take(np.arange(3)))
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([head, *(row + "," for row in rows)]))
+    assert load(path).digest() == faces.take(np.arange(3)).digest()
+
+
+def test_a_quote_without_its_end_is_named_where_it_begins(faces: FaceSet, write_csv: Writer) -> None:
+    path = write_csv(faces.take(np.arange(30)))  # enough to go beyond csv's limit of a field
+    whole = path.read_text()
+    for text in (whole + '3,"1 2 3,Training\n', whole.replace("\n", f'\n3,"{BLANK},Training\n', 1)):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r":(2|32): a quote is opened and never closed \(is the file cut off\?\)$"):
+            load(path)
+
+
+def archive(path: Path, text: str, *names: str) -> None:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as file:
+            for name in names:
+                file.writestr(name, text)
+    elif names:
+        with tarfile.open(path, "w:gz") as file:
+            for name in names:
+                file.addfile(tarfile.TarInfo(name), None)
+    else:
+        opened = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[path.suffix]
+        with opened(path, "wt") as file:
+            file.write(text)
+
+
+@pytest.mark.parametrize("name", ["f.csv.gz", "f.csv.bz2", "f.csv.xz", "f.zip"])
+def test_one_compressed_file_is_read_and_a_broken_one_is_named(
+    faces: FaceSet, write_csv: Writer, tmp_path: Path, name: str
+) -> None:
+    some = faces.take(np.arange(5))
+    path = tmp_path / name
+    archive(path, write_csv(some).read_text(), *(["fer2013.csv"] if name == "f.zip" else []))
+    assert load(path).digest() == some.digest()
+    for broken in (path.read_bytes()[:-200], b"emotion,pixels,Usage", b""):
+        path.write_bytes(broken)
+        with pytest.raises(UserError, match=rf"{name} (cannot be unpacked \(.*\): unpack it|is empty)") as caught:
+            load(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["f.zip", "fer2013.tar.gz"])
+def test_an_archive_of_several_files_must_be_unpacked(tmp_path: Path, name: str) -> None:
+    archive(tmp_path / name, "x", "fer2013.csv", "README")
+    with pytest.raises(UserError, match=r"is an archive.*: unpack it and give the csv itself"):
+        load(tmp_path / name)
+    (tmp_path / "f.csv.zst").write_bytes(b"\x28\xb5\x2f\xfd")
+    with pytest.raises(UserError, match="is an archive"):
+        load(tmp_path / "f.csv.zst")
+
+
 def test_rows_of_other_splits_are_not_even_decoded(faces: FaceSet, write_csv: Writer) -> None:
     path = write_csv(faces.take(np.arange(200, 220)))
     path.write_text(path.read_text() + f"99,not pixels,{PRIVATE}\n")
     assert len(load(path, [TRAINING, PUBLIC])) == 20
-    with pytest.raises(UserError, match="line 22"):
+    with pytest.raises(UserError, match=":22: emotion"):
         load(path)
 
 
@@ -116,6 +197,52 @@ def test_a_broken_picture_folder(tmp_path: Path, place: str, shape: tuple | None
         load(tmp_path)
 
 
+def test_a_picture_whose_name_is_not_utf8(faces: FaceSet, tmp_path: Path) -> None:
+    """OpenCV's own reading of files ends the process there."""
+    folder = tmp_path / "train" / "sad"
+    folder.mkdir(parents=True)
+    content = cv2.imencode(".png", faces.images[0])[1].tobytes()
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.png")).write_bytes(content)
+    assert np.array_equal(load(tmp_path).images, faces.images[:1])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", r"1\.jpg cannot be read as a picture: it is empty"), (None, r"1\.jpg cannot be .*: Is a directory")],
+)
+def test_what_is_no_picture_file_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "train" / "sad" / "1.jpg"
+    path.parent.mkdir(parents=True)
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]])
+def test_a_jpeg_that_is_cut_off_is_refused(faces: FaceSet, tmp_path: Path, settings: list[int]) -> None:
+    """A decoder would fill it with grey. A thumbnail has an end too; behind the end may be anything."""
+    path = tmp_path / "train" / "sad" / "1.jpg"
+    path.parent.mkdir(parents=True)
+    whole = cv2.imencode(".jpg", faces.images[0], settings)[1].tobytes()
+    thumbnail = b"\xff\xe1" + (len(whole) + 2).to_bytes(2, "big") + whole
+    whole = whole[:2] + thumbnail + whole[2:]
+    path.write_bytes(whole + b"\xff\xda and more")
+    assert len(load(tmp_path)) == 1
+    for end in (-2, -1, -len(whole) // 4):
+        path.write_bytes(whole[:end])
+        with pytest.raises(UserError, match=r"1\.jpg is cut off"):
+            load(tmp_path)
+
+
+def test_a_png_that_is_cut_off_is_refused(faces: FaceSet, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "train" / "sad" / "1.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(cv2.imencode(".png", faces.images[0])[1].tobytes()[:-20])
+    with pytest.raises(UserError, match=r"1\.png is cut off"):
+        load(tmp_path)
+    assert capfd.readouterr().err == ""  # OpenCV would have its say as well
+
+
 @pytest.fixture
 def defective(faces: FaceSet) -> FaceSet:
     """Rows 0, 1: copies with two labels; 2: blank; 3: also in PublicTest (4); 5: sound."""
@@ -151,8 +278,31 @@ def test_votes_become_shares_in_the_order_of_the_rows(faces: FaceSet, tmp_path: 
     shares = load_votes(path, some)
     assert shares[0, VOTES.index("happiness")] == 0.75
     assert shares[1, VOTES.index("neutral")] == 1
-    with pytest.raises(UserError, match="no table of FER"):
+    with pytest.raises(
+        UserError, match="no votes for 278 of the 280 faces; the first of them is row 0, counted from 0, of stripes"
+    ):
         load_votes(path, faces)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("\n3,", "\n2,", ":5: row 2 stands there twice, first in line 4"),
+        ("\n3,0", "\n3,", ":5: neutral is empty"),
+        ("\n3,0", "\n3,x", ":5: neutral is 'x' instead of a whole number"),
+        ("\n3,0", "\n3,-1", ":5: neutral is '-1'"),
+        ("\n3,0", "\n3.5,0", ":5: row is '3.5'"),
+        ("\n3,0,", "\n3,", ":5: 10 fields in place of 11"),
+        ("neutral", "happy", "has no column neutral"),
+    ],
+)
+def test_a_mistake_in_the_votes_is_one_line(faces: FaceSet, tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "ferplus.csv"
+    lines = [",".join(["row", *VOTES]), *(f"{row}{',0' * len(VOTES)}" for row in range(7))]
+    text = "\n".join(lines) + "\n"
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError, match=message):
+        load_votes(path, faces.take(np.arange(7)))
 
 
 def test_votes_of_other_rows_are_refused(faces: FaceSet, tmp_path: Path) -> None:

@@ -8,15 +8,15 @@ import torch
 
 import nodes
 from nodes.emotion.model import ResNet9
-from nodes.emotion.weights import Header, load_weights
+from nodes.emotion.weights import Header, available, find_weights, load_weights, read_header
 from nodes.preprocess import LABELS, Preprocess, preprocess
 from pipeline.errors import UserError
-from trainer.card import Entry, card, write_card
+from trainer.card import Entry, card, names_on_card, write_card
 from trainer.class_means import class_faces
 from trainer.dataset import PUBLIC, TRAINING, FaceSet
 from trainer.evaluate import evaluate
 from trainer.export import export_onnx
-from trainer.predict import VIEWS, predict_logits, probabilities
+from trainer.predict import VIEWS, _views, predict_logits, probabilities
 from trainer.through_detector import BORDER, ENLARGED, find_faces, in_a_frame
 
 
@@ -38,6 +38,16 @@ def net() -> ResNet9:
 def test_each_level_has_its_views(net: ResNet9, drawn: FaceSet) -> None:
     for tta, count in VIEWS.items():
         assert predict_logits(net, drawn.images, tta).shape == (count, 7, 7)
+
+
+def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images(drawn: FaceSet) -> None:
+    images = torch.from_numpy(drawn.images)
+    views = list(_views(images, "ten-crop"))
+    for place, (top, left) in enumerate([(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]):
+        crop = images[:, None, top : top + 44, left : left + 44].float()
+        wanted = torch.nn.functional.interpolate(crop, (48, 48), mode="bilinear")
+        assert torch.equal(views[2 * place], wanted)
+        assert torch.equal(views[2 * place + 1], wanted.flip(-1))
 
 
 def test_flip_tta_does_not_care_which_way_a_face_looks(net: ResNet9, drawn: FaceSet) -> None:
@@ -120,3 +130,24 @@ def test_class_faces_leave_blank_pictures_out(faces: FaceSet) -> None:
     result = class_faces(blanked)
     assert result.shape == (7, 48, 48)
     assert np.array_equal(result, class_faces(training.take(np.arange(7, len(training)))))
+
+
+def test_networks_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
+    files = [tmp_path / place for place in ("a/weights.safetensors", "b/weights.safetensors", "c/mine.safetensors")]
+    for file in files:
+        file.parent.mkdir()
+        file.touch()
+    assert list(names_on_card(list(map(str, files)))) == ["a", "b", "mine"]
+    assert list(names_on_card(["resnet9-s", str(files[0])])) == ["resnet9-s", "a"]
+    with pytest.raises(UserError, match="would both be 'a' on the card"):
+        names_on_card([str(files[0]), str(files[0])])
+
+
+@pytest.mark.parametrize("name", available())
+def test_the_card_in_the_docs_is_what_the_trainer_writes(name: str, net: ResNet9, drawn: FaceSet) -> None:
+    """All but the measured figures, which need the data set."""
+    header = read_header(name)
+    entry = Entry(name, header, evaluate(net, header, drawn, PUBLIC), find_weights(name).stat().st_size)
+    written = (Path(nodes.__file__).parents[1] / "docs" / "MODEL_CARD.md").read_text().splitlines()
+    figures = ("| ", "Calibration:", "Through the detector")
+    assert [line for line in card([entry]).splitlines() if line not in written and not line.startswith(figures)] == []

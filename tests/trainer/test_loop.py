@@ -1,6 +1,7 @@
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import torch
 from nodes.emotion.model import ResNet9
 from pipeline.errors import UserError
 from trainer import loop
+from trainer.augment import resize
 from trainer.checkpoint import load_checkpoint, write_whole
 from trainer.dataset import PUBLIC, TRAINING, FaceSet
 from trainer.loop import Arrays, Progress, Run
 from trainer.prepare import pick_device, prepare
 from trainer.recipe import Recipe
+from trainer.schedule import one_cycle
 
 BASE = {
     "width": 4,
@@ -38,7 +41,7 @@ def arrays(faces: FaceSet) -> tuple[Arrays, Arrays]:
 
 
 def new_run(faces: FaceSet, wanted: Recipe, teachers: list[ResNet9] | None = None) -> Run:
-    return Run(wanted, *arrays(faces), data_hash="x", teachers=teachers)
+    return Run(wanted, *arrays(faces), inputs={"data": "x"}, teachers=teachers)
 
 
 def same(one: Run, other: Run) -> bool:
@@ -119,6 +122,104 @@ def test_the_average_follows_the_network(faces: FaceSet) -> None:
     )
 
 
+def test_the_average_is_the_running_mean_of_the_steps(faces: FaceSet) -> None:
+    run = new_run(faces, recipe(epochs=1, ema=0.7))
+    by_hand = run.trainee.net.classifier.weight.detach().clone()
+    steps = 0
+
+    def follow(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        nonlocal steps
+        share = 1 - min(0.7, (1 + steps) / (10 + steps))
+        by_hand.lerp_(run.trainee.net.classifier.weight.detach(), share)
+        steps += 1
+
+    run.optimizer.register_step_post_hook(follow)
+    run.train(None)
+    assert steps == run.steps_per_epoch > 5
+    torch.testing.assert_close(run.average.classifier.weight, by_hand)
+    assert not torch.allclose(run.average.classifier.weight, run.trainee.net.classifier.weight, rtol=1e-3)
+
+
+PLAIN = {"epochs": 1, "mixup": 0, "ema": 0, "augment": {"flip": 0}, "sizes": [[1.0, 16]], "batch": 210}
+
+
+def weights_after_an_epoch(faces: FaceSet, **changes: object) -> torch.Tensor:
+    """Of one step, if nothing is changed; that is quick, and is the same twice."""
+    run = new_run(faces, recipe(**PLAIN | changes))
+    run.train(None)
+    return torch.cat([parameter.detach().ravel() for parameter in run.trainee.net.parameters()])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"mixup": 0.4},
+        {"label_smoothing": 0.2},
+        {"augment": {"flip": 1}},
+        {"augment": {"flip": 0, "rotate": 20}},
+        {"optimizer": "adam", "weight_decay": 0.5},
+        {"optimizer": "adamw", "weight_decay": 0.5},
+        {"optimizer": "sgd", "weight_decay": 0.5},
+    ],
+    ids=lambda setting: " ".join(setting),
+)
+def test_what_a_recipe_sets_changes_a_step(faces: FaceSet, setting: dict) -> None:
+    off = {key: value for key, value in setting.items() if key == "optimizer"}
+    before, again, after = (weights_after_an_epoch(faces, **changes) for changes in (off, off, setting))
+    assert torch.equal(before, again)
+    assert not torch.allclose(before, after, rtol=1e-3, atol=1e-5)
+
+
+def test_every_step_has_its_place_on_the_schedule(faces: FaceSet) -> None:
+    run = new_run(faces, recipe(epochs=2, lr=0.02, warmup=0.5))
+    seen: list[tuple[float, float]] = []
+
+    def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        group = optimizer.param_groups[0]
+        seen.append((group["lr"], group["betas"][0]))
+
+    run.optimizer.register_step_pre_hook(look)
+    run.train(None)
+    steps = 2 * run.steps_per_epoch
+    assert seen == [one_cycle(step, steps, 0.02, 0.5) for step in range(steps)]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_loss_of_distillation_by_hand(faces: FaceSet, temperature: float) -> None:
+    """Hinton et al. 2015: times the temperature squared, so that its gradients keep their size."""
+    distill = {"teachers": ["t", "t"], "share": 0.7, "temperature": temperature}
+    torch.manual_seed(1)
+    teachers = [ResNet9(width=4).eval() for _ in range(2)]
+    run = new_run(faces, recipe(distill=distill), teachers)
+    x = resize(run.training.images[:14], 48)
+    targets = torch.nn.functional.one_hot(run.training.labels[:14], 7).float()
+    with torch.no_grad():
+        loss, logits = run._loss(x, targets, None)
+        wanted = sum((teacher(x) / temperature).softmax(dim=1) for teacher in teachers) / 2
+    kl = (wanted * (wanted.log() - (logits / temperature).log_softmax(dim=1))).sum(dim=1).mean()
+    cross_entropy = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    torch.testing.assert_close(loss, 0.3 * cross_entropy + 0.7 * temperature**2 * kl)
+
+
+def test_clipping_bounds_each_element_of_the_gradients(faces: FaceSet) -> None:
+    run = new_run(faces, recipe(**PLAIN | {"clip_value": 0.01}))
+    largest: list[float] = []
+    run.optimizer.register_step_pre_hook(
+        lambda *_: largest.append(
+            max(float(p.grad.abs().max()) for p in run.trainee.parameters() if p.grad is not None)
+        )
+    )
+    run.train(None)
+    assert largest == [pytest.approx(0.01)]
+
+
+@pytest.mark.parametrize("name", ["recompile_limit", "cache_size_limit"])
+def test_dynamos_limit_is_set_under_either_name(name: str) -> None:
+    config = SimpleNamespace(**{name: 8})
+    loop._allow_many_shapes(config)
+    assert vars(config) == {name: 64}
+
+
 def test_the_seed_decides(faces: FaceSet) -> None:
     runs = [new_run(faces, recipe(epochs=1, seed=seed)) for seed in (0, 0, 1)]
     for run in runs:
@@ -128,16 +229,21 @@ def test_the_seed_decides(faces: FaceSet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "data", "message"),
-    [({"lr": 0.02}, "x", r"another recipe \(lr differ\)"), ({}, "y", "other data")],
+    ("changes", "inputs", "message"),
+    [
+        ({"lr": 0.02}, {"data": "x"}, r"another recipe \(lr differ\)"),
+        ({}, {"data": "y"}, "with other data: give another --out"),
+        ({}, {"data": "x", "votes": "y"}, "with other votes"),
+        ({}, {"data": "x", "teachers": "y"}, "with other teachers"),
+    ],
 )
 def test_a_checkpoint_of_something_else_is_refused(
-    faces: FaceSet, tmp_path: Path, changes: dict, data: str, message: str
+    faces: FaceSet, tmp_path: Path, changes: dict, inputs: dict, message: str
 ) -> None:
     path = tmp_path / "c.safetensors"
     new_run(faces, recipe()).save(path)
     with pytest.raises(UserError, match=message):
-        Run(recipe(**changes), *arrays(faces), data_hash=data).resume(path)
+        Run(recipe(**changes), *arrays(faces), inputs=inputs).resume(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None], ids=["empty", "foreign", "cut"])
@@ -215,7 +321,7 @@ def test_votes_train_a_second_head_that_stays_out_of_the_network(faces: FaceSet)
     training, public = arrays(faces)
     votes = torch.zeros(len(training), 10)
     votes[:, 9] = 1
-    run = Run(recipe(ferplus=1.0, epochs=2), Arrays(training.images, training.labels, votes), public, "x")
+    run = Run(recipe(ferplus=1.0, epochs=2), Arrays(training.images, training.labels, votes), public, {})
     net = run.train(None)
     with torch.no_grad():
         logits = run.trainee(training.images)[1]
@@ -242,13 +348,20 @@ def test_a_recipe_with_votes_needs_their_file(faces: FaceSet) -> None:
         prepare(faces, recipe(ferplus=0.5), None, torch.device("cpu"))
 
 
-def test_devices() -> None:
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_device("cpu").type == "cpu"
-    with pytest.raises(UserError, match="unknown device 'tpu'"):
-        pick_device("tpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="no CUDA device"):
-            pick_device("cuda")
+    for wrong in ("tpu", "cuda:", "cuda:one", "cuda:-1", "cpu:1"):
+        with pytest.raises(UserError, match=f"unknown device '{wrong}'"):
+            pick_device(wrong)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no CUDA device"):
+        pick_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
+    assert pick_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UserError, match="no device cuda:2: this machine has 2"):
+        pick_device("cuda:2")
 
 
 def test_bf16_trains_too(faces: FaceSet) -> None:

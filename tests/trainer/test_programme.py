@@ -1,14 +1,16 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from nodes.emotion.weights import available, find_weights, load_weights
+from nodes.emotion.weights import available, find_weights, load_weights, read_header
 from nodes.preprocess import LABELS
 from trainer import programme
 from trainer.dataset import FaceSet
 from trainer.ferplus import VOTES
+from trainer.prepare import file_sha256
 
 
 @pytest.fixture
@@ -53,9 +55,19 @@ def test_the_whole_programme_stops_in_time_and_goes_on(command: Callable[..., No
 def test_the_programme_takes_changes_of_its_recipes_and_leaves_the_card_out(
     command: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command("--no-card", "--seeds", "1", "epochs=2")
+    changes = ("--no-card", "--seeds", "1", "epochs=2", "seed=3")
+    command(*changes)
     out = tmp_path / "out"
     assert not (out / "MODEL_CARD.md").exists()
-    assert not (out / "best" / "seed-1").exists()
-    assert load_weights(out / "distil-s" / "weights.safetensors")[1].recipe["epochs"] == 2
+    assert [path.name for path in (out / "best").iterdir() if path.is_dir()] == ["seed-3"]
+    assert read_header(out / "distil-s" / "weights.safetensors").recipe["epochs"] == 2
     assert "all done but the card" in capsys.readouterr().out
+
+    command(*changes)
+    assert "epoch" not in capsys.readouterr().out
+    shutil.rmtree(out / "best" / "seed-3")
+    command(*changes)
+    assert capsys.readouterr().out.count("its teachers are others now, so it is trained anew") == 2
+    for student in ("distil", "distil-s"):
+        header = read_header(out / student / "weights.safetensors")
+        assert header.teachers[0].sha256 == file_sha256(out / "best" / "seed-3" / "weights.safetensors")

@@ -49,6 +49,8 @@ def test_overrides_are_applied_and_typed(path: Path) -> None:
         ("sizes=[[0.5,48]]", "end with share 1.0"),
         ("sizes=[[1.0,50]]", "multiple of 8"),
         ("leave_out=[ugly]", "leave_out"),
+        ("seed=-1", "seed: .*greater than or equal to 0"),
+        ("seed=200000000000000", "seed: .*less than"),
         ("epochs", "key=value"),
         ("lr=[", "not YAML"),
         ("epochs.x=1", "has no parts"),
@@ -74,6 +76,17 @@ def test_a_wrong_file_is_named(tmp_path: Path, content: str | None, message: str
 def test_a_recipe_survives_its_own_file(path: Path) -> None:
     recipe = load_recipe(path)
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+def test_the_essence_leaves_out_only_what_does_not_decide(path: Path) -> None:
+    plain = load_recipe(path)
+    assert load_recipe(path, ["description=mine"]).essence() == plain.essence()
+    here, there, other = (
+        load_recipe(path, [f"distill={{teachers: [{place}/a.safetensors], share: {share}}}"])
+        for place, share in (("here", 0.5), ("there", 0.5), ("here", 0.6))
+    )
+    assert here.essence() == there.essence()
+    assert other.essence() != here.essence() != plain.essence() != load_recipe(path, ["seed=1"]).essence()
 
 
 @pytest.mark.parametrize("warmup", [0.1, 0.3, 0.5])

@@ -1,0 +1,183 @@
+"""A run's folder: what makes a run go on, count as done or start anew, and what its weights say of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nodes.emotion.weights import load_weights, read_header
+from nodes.preprocess import LABELS
+from pipeline.errors import UserError
+from trainer import session
+from trainer.card import training_lines
+from trainer.dataset import PRIVATE, PUBLIC, TRAINING, FaceSet
+from trainer.ferplus import VOTES
+from trainer.predict import predict_logits, probabilities
+from trainer.prepare import load_for_training, run_inputs
+from trainer.recipe import Recipe
+from trainer.session import CHECKPOINT, WEIGHTS, forget_other_teachers, is_finished, train_run, train_seeds
+
+BASE = {"width": 4, "epochs": 1, "batch": 64, "lr": 0.01, "precision": "fp32", "sizes": [[1.0, 16]]}
+
+
+def recipe(**changes: object) -> Recipe:
+    return Recipe.model_validate(BASE | changes)
+
+
+def student(*teachers: Path, **changes: object) -> Recipe:
+    return recipe(distill={"teachers": list(map(str, teachers))} | changes)
+
+
+@pytest.fixture(scope="module")
+def few(faces: FaceSet) -> FaceSet:
+    return faces.take(np.r_[0:70, 210:245])
+
+
+@pytest.fixture(scope="module")
+def votes(few: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Votes that say what the labels say."""
+    as_label = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
+    columns = [as_label.get(name, name) for name in VOTES]
+    table = pd.DataFrame({name: [10 * (LABELS[label] == name) for label in few.labels] for name in columns})
+    table.columns = list(VOTES)
+    path = tmp_path_factory.mktemp("votes") / "ferplus.csv"
+    table.assign(row=few.rows).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(few: FaceSet, votes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with votes. Not to be written to."""
+    out = tmp_path_factory.mktemp("runs") / "teacher"
+    train_run(recipe(ferplus=0.5), few, out, "cpu", votes)
+    return out
+
+
+def other_split(faces: FaceSet) -> FaceSet:
+    """The same pictures and labels, of which one has gone from Training to PublicTest."""
+    splits = faces.splits.copy()
+    splits[69] = PUBLIC
+    return FaceSet(faces.source, faces.images, faces.labels, splits, faces.rows)
+
+
+def test_a_run_goes_on_only_with_the_same_splits_and_votes(
+    few: FaceSet, votes: Path, trained: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(trained, out)
+    assert other_split(few).digest() == few.digest()  # the header's hash, of old, does not cover the splits
+    with pytest.raises(UserError, match=f"{CHECKPOINT} was made with other data: give another --out, or delete it"):
+        train_run(recipe(ferplus=0.5), other_split(few), out, "cpu", votes)
+    changed = tmp_path / "votes.csv"
+    changed.write_text(votes.read_text().replace("10,", "9,"))
+    with pytest.raises(UserError, match="with other votes"):
+        train_run(recipe(ferplus=0.5), few, out, "cpu", changed)
+    train_run(recipe(ferplus=0.5), few, out, "cpu", votes)
+
+
+def test_a_run_is_finished_with_its_own_data_and_votes_alone(few: FaceSet, votes: Path, trained: Path) -> None:
+    wanted = recipe(ferplus=0.5)
+
+    def finished(faces: FaceSet, of: Recipe = wanted) -> bool:
+        return is_finished(trained, of, run_inputs(of, faces, votes))
+
+    assert finished(few)
+    assert finished(few, recipe(ferplus=0.5, description="the same, told otherwise"))
+    assert not finished(few, recipe(ferplus=0.4))
+    assert not finished(other_split(few))
+    assert not finished(few.take(np.arange(1, len(few))))
+    assert not is_finished(trained, wanted, run_inputs(wanted, few, trained / "metrics.csv"))
+
+
+def test_seeds_of_other_data_are_not_taken_for_done(few: FaceSet, tmp_path: Path) -> None:
+    train_seeds(recipe(), 1, few, tmp_path, "cpu")
+    before = (tmp_path / "seed-0" / WEIGHTS).read_bytes()
+    train_seeds(recipe(), 1, few, tmp_path, "cpu")
+    assert (tmp_path / "seed-0" / WEIGHTS).read_bytes() == before
+    with pytest.raises(UserError, match="with other data"):
+        train_seeds(recipe(), 1, other_split(few), tmp_path, "cpu")
+
+
+def test_a_run_killed_before_its_card_is_not_finished(
+    few: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "card", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(recipe(), few, tmp_path, "cpu")
+    inputs = run_inputs(recipe(), few, None)
+    assert not is_finished(tmp_path, recipe(), inputs)
+    train_run(recipe(), few, tmp_path, "cpu")
+    assert is_finished(tmp_path, recipe(), inputs)
+    assert (tmp_path / "MODEL_CARD.md").exists()
+
+
+def test_a_student_is_told_by_its_teachers_bytes_and_tells_of_them(few: FaceSet, trained: Path, tmp_path: Path) -> None:
+    teacher = trained / WEIGHTS
+    twin, out = tmp_path / "twin.safetensors", tmp_path / "student"
+    shutil.copyfile(teacher, twin)
+    wanted = student(teacher, twin, share=0.8, temperature=3.0)
+    train_run(wanted, few, out, "cpu")
+    inputs = run_inputs(wanted, few, None)
+    assert is_finished(out, wanted, inputs)
+    assert is_finished(out, student(twin, teacher, share=0.8, temperature=3.0), inputs)
+    assert not forget_other_teachers(out, inputs)
+
+    header = read_header(out / WEIGHTS)
+    assert str(tmp_path) not in header.model_dump_json()
+    assert str(trained.parent) not in header.model_dump_json()
+    assert header.recipe["distill"]["teachers"] == ["teacher/weights.safetensors", f"{tmp_path.name}/twin.safetensors"]
+    assert [(t.width, t.votes) for t in header.teachers] == [(4, True), (4, True)]
+    card = (out / "MODEL_CARD.md").read_text()
+    assert (
+        "Distilled from 2 networks of width 4: their mean answer, at temperature 3, is 80% of the loss, the labels are "
+        "the rest. The teachers learnt from FER+ votes on Training rows too."
+    ) in card
+    assert "FER+ votes were" not in card
+
+    twin.write_bytes((trained / CHECKPOINT).read_bytes())
+    changed = run_inputs(wanted, few, None)
+    assert not is_finished(out, wanted, changed)
+    assert not forget_other_teachers(out, changed | {"data": "other"})
+    assert forget_other_teachers(out, changed)
+    assert not (out / CHECKPOINT).exists()
+
+
+def test_the_card_tells_of_the_run_and_not_of_a_recipe(few: FaceSet, trained: Path) -> None:
+    header = read_header(trained / WEIGHTS)
+    assert training_lines(header) == [
+        "Trained for 1 epochs; the last epoch's weights, not the best's. "
+        "FER+ votes were an auxiliary target on Training rows (a second head, not in the file).",
+        "Training rows left out: blank, leaked; 70 faces were trained on.",
+    ]
+    averaged = header.model_copy(update={"recipe": header.recipe | {"ema": 0.9, "ferplus": 0}})
+    assert training_lines(averaged)[0] == "Trained for 1 epochs; the last epoch's averaged weights, not the best's."
+    assert header.data_hash == few.digest()
+
+
+def test_the_temperature_is_the_one_that_fits(few: FaceSet, trained: Path) -> None:
+    """Not 1: the files' own answers on PublicTest get likelier by it than by any other near it."""
+    net, header = load_weights(trained / WEIGHTS)
+    public = few.split(PUBLIC)
+    logits = predict_logits(net, public.images)
+
+    def loss(temperature: float) -> float:
+        return -np.log(probabilities(logits, temperature)[np.arange(len(public)), public.labels]).mean()
+
+    assert abs(np.log(header.temperature)) > 0.05
+    assert loss(header.temperature) < min(loss(1.0), loss(header.temperature * 1.2), loss(header.temperature / 1.2))
+
+
+def test_training_never_looks_at_private_test(few: FaceSet, write_csv, tmp_path: Path) -> None:
+    path = write_csv(few)
+    path.write_text(path.read_text() + f"99,not pixels,{PRIVATE}\n")
+    loaded = load_for_training(path)
+    assert set(loaded.splits) == {TRAINING, PUBLIC}
+    train_run(recipe(), loaded, tmp_path / "run", "cpu")
