@@ -154,7 +154,8 @@ class Node:
     def breathe(self) -> None:
         """Let the engine look for the graph's end, from within a call that waits for something: `stopping` is then set.
 
-        A call that takes long without this holds the end up, and is killed in the end.
+        From then on wait for nothing outside any more; but frames that are on their way still come, and are worked on
+        as ever. A call that takes long without this holds the end up, and is killed in the end.
         """
         self._breathe()
 
