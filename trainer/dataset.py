@@ -124,14 +124,36 @@ def _label(text: str) -> int:
 
 def _pixels(text: str) -> np.ndarray:
     """Space-separated grey values -> uint8 (2304,)."""
+    plain = _plain_pixels(text)
+    if plain is not None:
+        return plain
     words = text.split()
     if len(words) != PIXELS:
         raise ValueError(f"{len(words)} pixels instead of {PIXELS} (48 x 48)")
     try:
-        # Twice as fast as numpy's own reading of text, and stricter: `1_0` is no number here.
-        return np.frombuffer(bytes(map(_GREYS.__getitem__, words)), np.uint8)
+        return np.frombuffer(bytes(map(_GREYS.__getitem__, words)), np.uint8)  # stricter than int(): `1_0` is no number
     except KeyError as error:
         raise ValueError(f"a pixel is '{str(error.args[0])[:20]}' instead of a whole number from 0 to 255") from None
+
+
+def _plain_pixels(text: str) -> np.ndarray | None:
+    """The same for numbers of one to three digits with one space between them, as FER2013 has them, twice as
+    fast; None for anything else."""
+    raw = np.frombuffer(text.encode("ascii", "replace"), np.uint8)
+    digits = raw - 48  # wraps around: all that is no digit is above 9
+    spaces = np.flatnonzero(raw == 32)
+    if len(spaces) != PIXELS - 1 or np.count_nonzero(digits <= 9) != len(raw) - len(spaces):
+        return None
+    first, behind = np.append(0, spaces + 1), np.append(spaces, len(raw))
+    length = behind - first
+    if length.min() < 1 or length.max() > 3:
+        return None
+    values = digits[behind - 1].astype(np.int16)
+    values += np.where(length > 1, 10 * digits[behind - 2].astype(np.int16), 0)
+    values += np.where(length > 2, 100 * digits[behind - 3].astype(np.int16), 0)
+    if values.max() > 255 or (digits[first[length > 1]] == 0).any():
+        return None
+    return values.astype(np.uint8)
 
 
 def _load_folders(root: Path, splits: Sequence[str]) -> FaceSet:
