@@ -31,7 +31,7 @@ def bench(
     data: Annotated[Path | None, typer.Option(help="fer2013.csv, for accuracies and training")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
     python: Annotated[str | None, typer.Option(help="the Python that has the peers (default: this one)")] = None,
-    save: Annotated[bool, typer.Option("--save", help=f"write a dated file to {RESULTS.name}/")] = False,
+    save: Annotated[bool, typer.Option("--save", help=f"write a dated file to bench/{RESULTS.name}/")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """Run one benchmark; without a name, list them."""

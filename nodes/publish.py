@@ -15,6 +15,7 @@ An XPUB socket; docs/PROTOCOL.md has the format, pipeline/events.py reads it. Tw
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
 import socket
@@ -98,6 +99,8 @@ class Publish(Sink):
             self.close()  # a context that is merely forgotten waits for its sockets for ever
             reason = os.strerror(error.errno or 0)
             text = f"cannot bind {endpoint}: {reason[:1].lower()}{reason[1:]}"
+            if scheme == "tcp" and error.errno == errno.EADDRINUSE:
+                text += f"; `endpoint: {endpoint.rpartition(':')[0]}:*` takes a free port"
             raise UserError(f"{self.name}: {text}") from None
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._file = (path, os.stat(path).st_ino) if is_file else None

@@ -14,9 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline import status
 from pipeline.jsonlines import dumps
-from pipeline.status import LEVELS, drops, printable
+from pipeline.status import LEVELS, Column, drops, printable
 from pipeline.supervisor import Supervisor
+
+_RANKS = (0, 0, 0, 1, 2, 4, 3)
+"""Of the ledger's figures: those of the highest rank are left out first where there is little room."""
 
 
 def out() -> Console:
@@ -54,6 +58,19 @@ def print_ledger(supervisor: Supervisor, stream: TextIO | None = None) -> None:
         "p95",
         "why dropped",
     ]
+    console = Console(file=stream or sys.stdout, highlight=False)
+    if console.is_terminal:  # where room is short: the reasons on lines of their own
+        table = status.Table(
+            [Column(head[0], left=True), *(Column(h, r) for h, r in zip(head[1:8], _RANKS, strict=True))]
+        )
+        for row in rows:
+            table.add("", *row[:8])
+        for line in table.lines(console.width, len(rows) + 1):
+            console.print(line, soft_wrap=True)
+        for row in rows:
+            if row[8]:
+                console.print(Text(f"{row[0]}: dropped {row[8]}"))
+        return
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
     print_table(head, rows, numbers=range(1, 8), stream=stream)

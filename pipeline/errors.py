@@ -60,5 +60,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"; did you mean '{near[0]}'?"
     if not choices:
         return ""
-    shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
+    shown = ", ".join(choices[:20]) + (", ..." if len(choices) > 20 else "")
     return f"; known: {shown}"

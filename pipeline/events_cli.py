@@ -112,11 +112,11 @@ def _lasted(event: Event) -> str:
     return "a while" if event.duration is None else f"{event.duration:.1f} s"
 
 
-def _columns(event: Event) -> tuple[str, str, str, str]:
-    """Time of day here, camera, what, and the rest; whatever a publisher sends, no terminal codes."""
+def _columns(event: Event, media_time: bool) -> tuple[str, str, str, str]:
+    """Time, camera, what, and the rest; whatever a publisher sends, no terminal codes."""
     lost = f"  ({event.lost} lost before this)" if event.lost else ""
     texts = (
-        f"{event.time.astimezone():%H:%M:%S.%f}"[:-3],
+        _place(event.pts) if media_time else f"{event.time.astimezone():%H:%M:%S.%f}"[:-3],
         event.camera,
         event.what or "seen",
         describe(event) + lost,
@@ -125,22 +125,34 @@ def _columns(event: Event) -> tuple[str, str, str, str]:
     return when, f"{camera:<10}", f"{what:<8}", rest
 
 
-def line_writer(stream: Any = None) -> Any:
-    """Writes an event as a line to a text stream, stdout by default."""
+def _place(pts: int | None) -> str:
+    """A place in a recording, `0:01:07.480`; blank for what has none."""
+    if pts is None:
+        return " " * 11
+    minutes, milliseconds = divmod(max(0, pts) // 1_000_000, 60_000)
+    return f"{minutes // 60}:{minutes % 60:02}:{milliseconds // 1000:02}.{milliseconds % 1000:03}"
+
+
+def line_writer(stream: Any = None, media_time: bool = False) -> Any:
+    """Writes an event as a line to a text stream, stdout by default.
+
+    media_time: with its place in the recording in place of the time of day, which in lossless mode says only when the
+    frame was read.
+    """
     stream = stream or sys.stdout
     if not stream.isatty():
-        return lambda event: print("  ".join(_columns(event)).rstrip(), file=stream, flush=True)
+        return lambda event: print("  ".join(_columns(event, media_time)).rstrip(), file=stream, flush=True)
 
     from rich.console import Console
 
     console = Console(file=stream, highlight=False)
-    return lambda event: console.print(event_line(event), no_wrap=True, overflow="ellipsis", crop=True)
+    return lambda event: console.print(event_line(event, media_time), no_wrap=True, overflow="ellipsis", crop=True)
 
 
-def event_line(event: Event) -> Text:
-    """An event in one line of a terminal."""
+def event_line(event: Event, media_time: bool = False) -> Text:
+    """An event in one line of a terminal; see `line_writer`."""
     from rich.text import Text
 
-    when, camera, what, rest = _columns(event)
+    when, camera, what, rest = _columns(event, media_time)
     style = _STYLES.get(event.what, "")
     return Text("  ").join([Text(when, "dim"), Text(camera, "bold"), Text(what, style or "dim"), Text(rest)])

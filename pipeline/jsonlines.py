@@ -7,6 +7,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+_DEEPEST = 50
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -22,10 +23,13 @@ def dumps(value: Any) -> str:
     return json.dumps(finite(value), separators=(",", ":"), allow_nan=False, default=repr)
 
 
-def finite(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity (None takes their place), and only strings as keys."""
+def finite(value: Any, depth: int = 0) -> Any:
+    """JSON knows neither NaN nor infinity (None takes their place), and only strings as keys. What is nested more than
+    `_DEEPEST` times is left out: nothing of ours is, but other programs send events too."""
+    if isinstance(value, dict | list | tuple) and depth == _DEEPEST:
+        return None
     if isinstance(value, dict):
-        return {str(key): finite(inner) for key, inner in value.items()}
+        return {str(key): finite(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
+        return [finite(inner, depth + 1) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

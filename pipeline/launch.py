@@ -43,7 +43,7 @@ class _View:
         """What nodes reported at level `error` while the graph went on."""
         self.supervisor: Supervisor | None = None
         self.subscriptions: list[Subscription] = []
-        self.screen: Lines | LiveStatus = LiveStatus(self.started) if live else Lines(self.started)
+        self.screen: Lines | LiveStatus = (LiveStatus if live else Lines)(self.started, plan.mode == "lossless")
 
     def subscribe(self) -> None:
         """Hear the graph's own `publish` nodes as anybody else would."""

@@ -28,12 +28,12 @@ PATIENCE = 1.0
 class Lines:
     """Messages to stderr, events to stdout, in their order."""
 
-    def __init__(self, started: float) -> None:
-        """started: monotonic s, from which messages are timed."""
+    def __init__(self, started: float, media_time: bool) -> None:
+        """started: monotonic s, from which messages are timed. media_time: see `line_writer`, of events."""
         self.started = started
         self.failed: OSError | None = None
         """What went wrong with writing; nothing more is written after it."""
-        self._write_event = line_writer(Unbuffered(sys.stdout.fileno(), sys.stdout.encoding))
+        self._write_event = line_writer(Unbuffered(sys.stdout.fileno(), sys.stdout.encoding), media_time)
         messages: Any = Unbuffered(sys.stderr.fileno(), sys.stderr.encoding)
         self._console = Console(file=messages, highlight=False, soft_wrap=True)
         self._queue: deque[Text | Event] = deque()

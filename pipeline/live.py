@@ -44,8 +44,10 @@ class _Console(Console):
 class LiveStatus:
     """Follows a run on the terminal that stderr is."""
 
-    def __init__(self, started: float) -> None:
+    def __init__(self, started: float, media_time: bool) -> None:
+        """See `Lines`."""
         self.started = started
+        self._media_time = media_time
         self._events: deque[Event] = deque(maxlen=EVENTS)
         self._above: deque[Text] = deque(maxlen=KEPT)
         self._newest: dict[str, Any] | None = None
@@ -114,14 +116,16 @@ class LiveStatus:
                     break
                 if snapshot is not None:
                     width, height = console.size
-                    lines = render(snapshot, events, width, height)
+                    lines = render(snapshot, events, width, height, self._media_time)
                     live.update(Group(*lines), refresh=True)
             live.stop()
         except OSError:
             pass  # the terminal is gone; the run is not told by it, but by SIGHUP
 
 
-def render(snapshot: dict[str, Any], events: list[Event], width: int, height: int) -> list[Text]:
+def render(
+    snapshot: dict[str, Any], events: list[Event], width: int, height: int, media_time: bool = False
+) -> list[Text]:
     """At most `height` - 2 lines of `width` cells, so that some of the scrollback stays in sight."""
     room = max(1, height - 2)
     lines = [status.cut(status.headline(snapshot), width)]
@@ -134,7 +138,8 @@ def render(snapshot: dict[str, Any], events: list[Event], width: int, height: in
     cameras, seen, said = status.allot(wanted, room - len(lines), least=6)
     lines += table.lines(width, cameras) if cameras else []
     if seen:
-        lines += [Text("events", "bold dim"), *(status.cut(event_line(e), width) for e in events[1 - seen :])]
+        shown = [status.cut(event_line(event, media_time), width) for event in events[1 - seen :]]
+        lines += [Text("events", "bold dim"), *shown]
     if said:
         lines += [Text("messages", "bold dim"), *status.message_lines(infos, width, said - 1)]
     return lines[:room]

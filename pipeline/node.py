@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipeline.buffer import Buffer, Mark
@@ -73,6 +74,11 @@ class VideoInfo:
     width: int
     channels: int = 3
     fps: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "channels"):
+            if not isinstance(value := getattr(self, name), int | np.integer) or value < 0:
+                raise TypeError(f"VideoInfo(height, width, channels, fps): {name} is {value!r}, not a whole number")
 
 
 class Node:

@@ -14,6 +14,13 @@ from pipeline.errors import GraphError, UserError, did_you_mean
 from pipeline.node import Node
 
 GROUP = "emograph.nodes"
+_PADS = {"source": ("src",), "sink": ("sink",)}
+"""Kind -> the pads that it must have; all others have both."""
+_ELSEWHERE = {
+    "tee": "link one node to several",
+    "queue": "each node runs in a process of its own, and takes what waits for it",
+}
+"""Elements that a GStreamer user looks for, and what is done without them here."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,13 @@ class NodeType:
             ) from error
         if not (isinstance(cls, type) and issubclass(cls, Node) and cls.kind):
             raise UserError(f"node type '{self.name}' of package {self.package}: {self.path} is not a node class")
+        pads = {"sink": cls.sink, "src": cls.src}
+        missing = [name for name in _PADS.get(cls.kind, tuple(pads)) if pads[name] is None]
+        if missing:
+            raise UserError(
+                f"node type '{self.name}' of package {self.package}: {self.path} is a {cls.kind}, which needs "
+                + " and ".join(f"`{name} = pad(...)`" for name in missing)
+            )
         return cls
 
 
@@ -52,6 +66,8 @@ def node_types() -> dict[str, NodeType]:
 def find(name: str) -> NodeType:
     """The type of that name; GraphError with the nearest right name."""
     types = node_types()
+    if name in _ELSEWHERE and name not in types:
+        raise GraphError(f"there is no '{name}', and none is needed: {_ELSEWHERE[name]}")
     if name not in types:
         raise GraphError(f"unknown node type '{name}'{did_you_mean(name, types)}")
     return types[name]

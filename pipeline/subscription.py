@@ -9,6 +9,7 @@ the standard library. Garbage on the socket is counted, never an exception in so
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,7 @@ class _Heard:
     complete: bool
     """Whether the state that the events tell is fully known, so that a snapshot brings nothing new."""
     asked: float
+    """When a snapshot of it was last asked for, monotonic s."""
 
 
 class Subscription:
@@ -57,6 +59,7 @@ class Subscription:
         self._kinds = _names(kinds)
         self._ready: deque[Event] = deque()
         self._topics: dict[bytes, _Heard] = {}
+        self._incomplete: dict[bytes, _Heard] = {}
         for kind in self._kinds or ():
             if kind not in KINDS:
                 raise UserError(f"unknown kind of event '{kind}'{did_you_mean(kind, KINDS)}")
@@ -98,11 +101,31 @@ class Subscription:
         while not self._ready:
             if self._socket.closed:
                 return None
-            wait = None if end is None else max(0, int((end - time.monotonic()) * 1000))
-            if not self._socket.poll(wait):
+            if not self._wait(end):
                 return None
             self._take(self._socket.recv_multipart(zmq.NOBLOCK))
+            self._ask_for_missing()
         return self._ready.popleft()
+
+    def _wait(self, end: float | None) -> bool:
+        """Whether a message comes until `end` (monotonic s); asks meanwhile for the snapshots that are missing."""
+        while True:
+            self._ask_for_missing()
+            until = min((heard.asked + _RESYNC_SECONDS for heard in self._incomplete.values()), default=None)
+            if end is not None:
+                until = end if until is None else min(until, end)
+            if self._socket.poll(None if until is None else max(0, math.ceil((until - time.monotonic()) * 1000))):
+                return True
+            if end is not None and time.monotonic() >= end:
+                return False
+
+    def _ask_for_missing(self) -> None:
+        """An answer may get lost as well, so ask until it is there; but not all the time."""
+        now = time.monotonic()
+        for name, heard in self._incomplete.items():
+            if now >= heard.asked + _RESYNC_SECONDS:
+                heard.asked = now
+                self._ask(name)
 
     def _take(self, frames: list[bytes]) -> None:
         try:
@@ -127,10 +150,11 @@ class Subscription:
 
     def _place(self, name: bytes, fields: dict[str, Any]) -> int | None:
         """How many events of the topic were missed before this one; None for a snapshot that is no news."""
-        sequence, snapshot, now = fields["sequence"], fields["snapshot"], time.monotonic()
+        sequence, snapshot = fields["sequence"], fields["snapshot"]
         heard = self._topics.get(name)
         if heard is None or heard.run != fields["run"]:
-            heard = self._topics[name] = _Heard(fields["run"], sequence, False, now)
+            # The first subscription is answered with a snapshot: it may just be on its way.
+            heard = self._topics[name] = _Heard(fields["run"], sequence, False, time.monotonic())
             missed = 0
         else:
             missed = max(0, sequence - heard.last - (not snapshot))
@@ -141,11 +165,12 @@ class Subscription:
         elif fields["kind"] == "change":
             # One change tells of one face: only from the first on, without a gap, do they tell of all.
             heard.complete = sequence == 1 or (heard.complete and not missed)
-            if not heard.complete and now - heard.asked > _RESYNC_SECONDS:
-                heard.asked = now
-                self._ask(name)
         else:
             heard.complete = True
+        if heard.complete:
+            self._incomplete.pop(name, None)
+        else:
+            self._incomplete[name] = heard
         heard.last = max(heard.last, sequence)
         return missed
 
@@ -216,7 +241,8 @@ def to_dataframe(events: Iterable[Event]) -> pandas.DataFrame:
 
     Columns: time (UTC), camera, kind, what, track, label, score (0..1), previous, x, y, width, height
     (pixels), duration (s), pts (ns), sequence, lost, snapshot, then one column with the smoothed probability
-    of each label that occurs. An observation without faces gives no row. The events must come to an end
+    of each label that occurs (`score?` for a label that has another column's name). An observation without faces gives
+    no row. The events must come to an end
     (`timeout`, `itertools.islice`).
 
     >>> table = to_dataframe(subscribe("tcp://127.0.0.1:5556", timeout=5))
@@ -227,20 +253,22 @@ def to_dataframe(events: Iterable[Event]) -> pandas.DataFrame:
     columns = "time camera kind what track label score previous x y width height duration pts sequence lost"
     columns = [*columns.split(), "snapshot"]
     rows: list[dict[str, Any]] = []
-    labels: dict[str, None] = {}
+    labels: dict[str, str] = {}
+    """Label -> its column."""
     for event in events:
         common = {name: getattr(event, name) for name in columns if hasattr(event, name)}
         for face in event.regions if event.kind == "observation" else (event,):
             box = dict(zip(("x", "y", "width", "height"), face.box or (), strict=False))
             about = {"track": face.track, "label": face.label, "score": face.score}
-            rows.append({**common, **about, **box, **face.probabilities})
-            labels |= dict.fromkeys(face.probabilities)
-    table = pandas.DataFrame(rows, columns=pandas.Index([*columns, *labels]))
-    numbers = ("score", "x", "y", "width", "height", "duration", *labels)
+            labels |= {label: label if label not in columns else f"{label}?" for label in face.probabilities}
+            rows.append({**common, **about, **box, **{labels[k]: p for k, p in face.probabilities.items()}})
+    table = pandas.DataFrame(rows, columns=pandas.Index([*columns, *labels.values()]))
+    for name in ("track", "pts"):  # by themselves they would become floats, which keep 53 bits
+        whole = [value if value is not None and abs(value) < 1 << 63 else None for value in (r.get(name) for r in rows)]
+        table[name] = pandas.array(whole, dtype="Int64")
+    numbers = ("score", "x", "y", "width", "height", "duration", *labels.values())
     types = dict.fromkeys(numbers, "float64") | {
         "time": "datetime64[us, UTC]",
-        "track": "Int64",
-        "pts": "Int64",
         "sequence": "int64",
         "lost": "int64",
         "snapshot": "bool",

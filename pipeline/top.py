@@ -26,7 +26,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pipeline import status
-from pipeline.console import print_table
+from pipeline.console import out, print_table
 from pipeline.errors import UserError
 from pipeline.jsonlines import dumps
 from pipeline.monitor import Watch, locate
@@ -128,6 +128,11 @@ def _print_tables(snapshot: dict[str, Any]) -> None:
 
 
 def _print(table: status.Table) -> None:
+    console = out()
+    if console.is_terminal:
+        for line in table.lines(console.width, len(table.rows) + 1):
+            console.print(line)
+        return
     print_table(table.head, table.rows, table.numbers)
 
 

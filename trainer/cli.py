@@ -61,7 +61,7 @@ def train(
 
 
 def evaluate(
-    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="a name (resnet9) or a file")],
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="a name (resnet9-s) or a file")],
     data: DataPath,
     split: Annotated[str, typer.Option(help="Training, PublicTest or PrivateTest")] = "PublicTest",
     through_detector: Annotated[
@@ -72,14 +72,17 @@ def evaluate(
 ) -> None:
     """Measure weights on one split of a data set."""
     from nodes.emotion.weights import load_weights
-    from trainer.console import print_evaluation
+    from trainer.console import print_evaluation, waiting
     from trainer.dataset import load
     from trainer.evaluate import evaluate as measure
     from trainer.prepare import pick_device
 
     net, header = load_weights(weights)
-    faces = load(data, [split]).split(split)
-    result = measure(net.to(pick_device(device)), header, faces, split, through_detector)
+    net = net.to(pick_device(device))
+    with waiting() as say:
+        say(f"reading {data}")
+        faces = load(data, [split]).split(split)
+        result = measure(net, header, faces, split, through_detector, say=say)
     if as_json:
         print(json.dumps({"weights": weights, **result.as_json()}))
     else:
@@ -87,7 +90,7 @@ def evaluate(
 
 
 def export(
-    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="a name (resnet9) or a file")],
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="a name (resnet9-s) or a file")],
     format: Annotated[str, typer.Option(help="onnx")] = "onnx",
     out: Annotated[Path | None, typer.Option(help="the file to write (default: NAME.onnx)")] = None,
 ) -> None:
@@ -117,14 +120,16 @@ def info(
 ) -> None:
     """Count faces per class and split, blank pictures and exact copies; write a picture of samples."""
     from trainer.checkpoint import write_whole
-    from trainer.console import print_info
+    from trainer.console import print_info, waiting
     from trainer.dataset import load
     from trainer.info import describe
     from trainer.pictures import samples_png
 
-    faces = load(path)
-    description: dict[str, Any] = describe(faces)
-    write_whole(picture, samples_png(faces))
+    with waiting() as say:
+        say(f"reading {path}")
+        faces = load(path)
+        description: dict[str, Any] = describe(faces)
+        write_whole(picture, samples_png(faces))
     if as_json:
         print(json.dumps({**description, "picture": str(picture)}))
     else:

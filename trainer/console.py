@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
@@ -18,6 +20,17 @@ from trainer.evaluate import Evaluation
 from trainer.loop import Progress
 
 _PLAIN_EVERY = 10.0
+
+
+@contextmanager
+def waiting() -> Iterator[Callable[[str], None]]:
+    """Shows on a terminal what takes a while, and since when: call what it gives with a few words."""
+    console = Console(stderr=True)
+    bar = Bar(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True)
+    bar.disable = not console.is_terminal
+    with bar:
+        task = bar.add_task("", total=None)
+        yield lambda what: bar.update(task, description=what)
 
 
 class TrainingView:

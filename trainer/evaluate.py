@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -61,15 +62,21 @@ def evaluate(
     split: str,
     through_detector: bool = False,
     found: Found | None = None,
+    say: Callable[[str], None] = lambda what: None,
 ) -> Evaluation:
     """Measure a network on one split's faces, on its device; probabilities are taken after the header's temperature.
 
     found: what `find_faces` gave for these faces, where that is known already: it takes minutes.
+    say: is told what is done now.
     """
     if through_detector and found is None:
+        say(f"looking for {len(faces):,} faces")
         found = find_faces(faces.images, header.preprocess)
     temperature = header.temperature
-    logits = {tta: predict_logits(net, faces.images, tta) for tta in VIEWS}
+    logits = {}
+    for tta, views in VIEWS.items():
+        say(f"classifying {len(faces):,} faces, {views} view{'s' * (views > 1)} of each")
+        logits[tta] = predict_logits(net, faces.images, tta)
     plain = {T: probabilities(logits["none"], T) for T in (1.0, temperature)}
     calibration = Calibration(
         temperature,

@@ -21,6 +21,7 @@ from nodes.capture.reader import Interrupted, Reader, quieten
 from nodes.capture.recording import Pictures, Recording, Video
 from nodes.capture.timeline import RateLimit, period
 from nodes.capture.uri import Place, parse, redact
+from nodes.capture.why import why
 from nodes.rates import SLOWEST
 from pipeline.buffer import Buffer
 from pipeline.caps import pad
@@ -178,7 +179,10 @@ class Capture(Source):
             raise UserError(f"'{place.shown}' gives no picture: {frames.lost}")
         if self.props.start:
             raise UserError(f"'{place.shown}' has no frame at or after 'start' ({self.props.start:g} s)")
-        raise UserError(f"'{place.shown}' holds no frame that can be decoded: damaged, or cut short")
+        reason = "it is damaged, or cut short"
+        if place.kind == "http":  # or its server cannot send the part that FFmpeg needs
+            reason = why(place, self.props.rtsp_transport)
+        raise UserError(f"'{place.shown}' holds no frame that can be decoded: {reason}")
 
     def _say(self, level: str, text: str) -> None:
         """Log, but not again in each round of a loop."""

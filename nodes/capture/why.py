@@ -62,6 +62,10 @@ def has_end(place: Place) -> bool:
     return sized and not kind.startswith("multipart/") and not kind.endswith(_PLAYLISTS)
 
 
+def _has_login(place: Place) -> bool:
+    return "@" in urlsplit(place.address).netloc
+
+
 def _target(place: Place) -> str:
     parts = urlsplit(place.address)
     return quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe="/%?&=+,;:@!$'()*~[]")
@@ -79,7 +83,7 @@ def _ask_http(place: Place, where: str) -> str:
     finally:
         connection.close()
     if answer.status >= 400:
-        return _refusal(where, answer.status, re.sub(r"[^ -~]", "", answer.reason))
+        return _refusal(where, answer.status, re.sub(r"[^ -~]", "", answer.reason), _has_login(place))
     if answer.status >= 300:
         return f"{where} sends on to another address, where FFmpeg finds no video"
     ranges = answer.status == 206
@@ -99,7 +103,7 @@ def _ask_rtsp(connection: socket.socket, place: Place, where: str, transport: st
         return f"{where} answers, but does not speak RTSP"
     status = int(said[1])
     if status >= 400:
-        return _refusal(where, status, said[2].decode())
+        return _refusal(where, status, said[2].decode(), _has_login(place))
     other = "udp" if transport == "tcp" else "tcp"
     return f"{where} describes a stream, but it does not come over {transport}: try rtsp_transport: {other}"
 
@@ -111,9 +115,12 @@ def _unverified() -> ssl.SSLContext:
     return context
 
 
-def _refusal(where: str, status: int, reason: str) -> str:
+def _refusal(where: str, status: int, reason: str, given: bool) -> str:
     if status in (401, 403):
-        return f"{where} wants a user and password ({status}): are they there, and right?"
+        if given:  # this question was asked without them, so the answer says nothing of them
+            asked = f"{where} wants a user and password ({status}), and gives no video for those given"
+            return f"{asked}: are they right, and the path?"
+        return f"{where} wants a user and password ({status}): they are missing"
     if status == 404:
         return f"{where} has nothing at this path (404)"
     return f"{where} says {status} {reason}".rstrip()

@@ -138,7 +138,9 @@ class VideoSink(Sink):
         if file is not None:
             file.close()
             if not file.failed:
-                self.log("info", f"wrote {file.path}: {file.frames} frames, {file.seconds:.2f} s")
+                self.log(
+                    "info", f"wrote {file.path}: {file.frames} frame{'s' * (file.frames != 1)}, {file.seconds:.2f} s"
+                )
 
     def _check(self, path: Path) -> None:
         """Find out before the start what would fail with the first frame."""

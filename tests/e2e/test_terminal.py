@@ -182,6 +182,17 @@ def test_launch_keeps_warnings_in_the_scrollback(env: dict[str, str]):
         assert restored(shown)
 
 
+def test_the_ledger_fits_where_frames_were_dropped(env: dict[str, str]):
+    graph = "numbers name=a-camera-with-a-name num_buffers=40 fps=40 ! work delay=200ms ! nothing"
+    with terminal("launch", graph, env=env) as shown:
+        assert shown.ended() == 0
+        rows = [line for line in shown.lines() if line.startswith(("camera", "a-camera"))]
+    head, row, why = rows[-3:]
+    assert head.split()[:4] == ["camera", "captured", "delivered", "dropped"]
+    assert len(row.split()) >= 4
+    assert re.match(r"a-camera-with-a-name: dropped (late|window full) \d+ \(", why)
+
+
 @pytest.mark.parametrize("columns", [40, 20])
 def test_launch_in_a_narrow_terminal(env: dict[str, str], columns: int):
     with terminal("launch", ENDLESS, env=env, columns=columns, rows=12) as shown:

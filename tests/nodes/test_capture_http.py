@@ -195,6 +195,9 @@ def test_a_server_of_something_else(tmp_path: Path) -> None:
     with Server("http_server.py", "--folder", str(tmp_path)) as server:
         with pytest.raises(UserError, match="finds no video in it .*needs a server that knows ranges"):
             harness(server, "a.mp4")
+        film(tmp_path / "late.mp4", 9000, codec="mjpeg")  # its index stands at the end, beyond what FFmpeg keeps
+        with pytest.raises(UserError, match="needs a server that knows ranges"):
+            harness(server, "late.mp4")
         with pytest.raises(UserError, match="finds no video in it"):
             harness(server, "a.txt")  # FFmpeg would draw it
         with pytest.raises(UserError, match=r"has nothing at this path \(404\)"):
@@ -222,7 +225,9 @@ def test_password(camera: Server, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError) as error:
         harness(camera, "secret", "user:wrongword@")
     where = f"127.0.0.1:{camera.port}"
-    refused = f"{where} wants a user and password (401): are they there, and right?"
+    refused = (
+        f"{where} wants a user and password (401), and gives no video for those given: are they right, and the path?"
+    )
     assert str(error.value) == f"door: 'http://***@{where}/secret': {refused}"
     with pytest.raises(UserError, match=r"has nothing at this path \(404\)"):
         harness(camera, "nothing-here")

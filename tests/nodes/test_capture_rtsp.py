@@ -90,7 +90,9 @@ def test_password(capfd: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(UserError) as error:
             harness(server, "user:wrongword@")
     where = f"127.0.0.1:{server.port}"
-    refused = f"{where} wants a user and password (401): are they there, and right?"
+    refused = (
+        f"{where} wants a user and password (401), and gives no video for those given: are they right, and the path?"
+    )
     assert str(error.value) == f"door: 'rtsp://***@{where}/cam': {refused}"
     assert "wrongword" not in str(error.value)
     assert capfd.readouterr() == ("", "")

@@ -1,5 +1,6 @@
 """The event format and its readers: what a subscriber makes of good, bad, lost and foreign messages."""
 
+import io
 import json
 import os
 import pty
@@ -18,7 +19,7 @@ import zmq
 
 from pipeline import Event, UserError, subscribe, to_dataframe
 from pipeline.events import SCHEMA, BadEvent, NewerProtocol, decode, encode
-from pipeline.events_cli import as_json_line, describe
+from pipeline.events_cli import as_json_line, describe, line_writer
 
 TIME = 1_700_000_000_123_456_789
 FACE = {
@@ -270,7 +271,7 @@ def test_snapshots_for_others_are_passed_over(foreign):
 
 
 def test_a_snapshot_is_asked_for_after_a_loss(foreign, monkeypatch):
-    monkeypatch.setattr("pipeline.subscription._RESYNC_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.subscription._RESYNC_SECONDS", 0.5)
     with subscribe(foreign.endpoint, ["door"], ["change"], timeout=5) as events:
         assert foreign.asked() == b"\x01emotion/door/change"
         foreign.say(present(1, 7), fields(sequence=2))
@@ -278,7 +279,9 @@ def test_a_snapshot_is_asked_for_after_a_loss(foreign, monkeypatch):
         assert foreign.asked(0.1) is None  # nothing was lost
         foreign.say(fields(sequence=4))
         assert next(events).lost == 1
-        assert (foreign.asked(), foreign.asked()) == (b"\x01emotion/door/chang", b"\x00emotion/door/chang")
+        for _ in range(2):  # once more when no answer comes, and not only when there is another event
+            assert events.receive(0.6) is None
+            assert (foreign.asked(), foreign.asked()) == (b"\x01emotion/door/chang", b"\x00emotion/door/chang")
         foreign.say(present(4, 7), fields(sequence=5))
         assert [next(events).what, next(events).what] == ["present", "changed"]
         assert foreign.asked(0.1) is None  # all is known again
@@ -426,6 +429,16 @@ def test_prints_plain_lines_into_a_pipe(foreign):
         "d?[31m      down      away?",  # a publisher's bytes are no commands to the terminal
     ]
     assert (process.returncode, err) == (0, "")
+
+
+def test_a_recordings_events_have_their_place_in_it():
+    out = io.StringIO()
+    write = line_writer(out, media_time=True)
+    for pts in (0, 67_480_000_000, 3_600_000_000_000 + 999_999):
+        write(decode([b"emotion/door/change", msgpack.packb(fields(pts_ns=pts))])[0])
+    write(decode([b"emotion/door/status", msgpack.packb(fields("status", pts_ns=None))])[0])
+    places = [line[:11] for line in out.getvalue().splitlines()]
+    assert places == ["0:00:00.000", "0:01:07.480", "1:00:00.000", " " * 11]
 
 
 def test_prints_json_lines_as_they_come(foreign):

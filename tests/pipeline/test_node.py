@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import Field
 
-from pipeline import GraphError, Properties, Sink, UserError
+from pipeline import BatchTransform, GraphError, Properties, Sink, Source, Transform, UserError, VideoInfo
 from pipeline.caps import mismatch, pad
 from pipeline.node import seconds
+from pipeline.registry import NodeType, find
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,53 @@ def test_wrong_properties_are_one_line_without_secrets(given: dict, message: str
     with pytest.raises(GraphError) as caught:
         Needy("n", **given)
     assert str(caught.value).startswith(message)
+
+
+class NoSrc(Source):
+    """A source that forgot its pad."""
+
+
+class NoPads(Transform):
+    """A transform without any."""
+
+
+class HalfLinked(BatchTransform):
+    """A batch transform with one of two."""
+
+    sink = pad("ANY")
+
+
+class NoSink(Sink):
+    """A sink that forgot its pad."""
+
+    src = pad("ANY")
+
+
+@pytest.mark.parametrize(
+    ("cls", "needed"),
+    [
+        (NoSrc, "is a source, which needs `src = pad(...)`"),
+        (NoPads, "is a transform, which needs `sink = pad(...)` and `src = pad(...)`"),
+        (HalfLinked, "is a batch, which needs `src = pad(...)`"),
+        (NoSink, "is a sink, which needs `sink = pad(...)`"),
+    ],
+)
+def test_a_class_without_its_pads_is_one_line(cls: type, needed: str):
+    with pytest.raises(UserError) as caught:
+        NodeType("mine", f"{__name__}:{cls.__name__}", "mine").load()
+    assert str(caught.value) == f"node type 'mine' of package mine: {__name__}:{cls.__name__} {needed}"
+
+
+@pytest.mark.parametrize("word", ["tee", "queue"])
+def test_elements_of_gstreamer_that_are_not_needed(word: str):
+    with pytest.raises(GraphError, match=f"there is no '{word}', and none is needed: "):
+        find(word)
+
+
+@pytest.mark.parametrize("sizes", [(320, 240, 10.0), ("320", 240), (320, -1)])
+def test_a_video_of_no_size_names_the_field(sizes: tuple):
+    with pytest.raises(TypeError, match=r"VideoInfo\(height, width, channels, fps\): \w+ is .*, not a whole number"):
+        VideoInfo(*sizes)
 
 
 @pytest.mark.parametrize("word", ["name", "streams", "type", "process", "replicas"])
