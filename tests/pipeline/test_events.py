@@ -20,6 +20,7 @@ import zmq
 from pipeline import Event, UserError, subscribe, to_dataframe
 from pipeline.events import SCHEMA, BadEvent, NewerProtocol, decode, encode
 from pipeline.events_cli import as_json_line, describe, line_writer
+from pipeline.jsonlines import json_line
 
 TIME = 1_700_000_000_123_456_789
 FACE = {
@@ -372,6 +373,25 @@ def test_dataframe_has_a_row_for_each_face_change_and_status():
     assert table.time.dt.tz is UTC or str(table.time.dt.tz) == "UTC"
     assert table.duration[2] == 2.5
     assert (table.previous[2], table.what[3]) == ("sad", "down")
+
+
+def test_dataframe_keeps_every_digit_and_every_label():
+    large = (1 << 53) + 1
+    named = {"track": 0.25, "score": 0.75}
+    told = [fields("status"), fields(track=large, pts_ns=large, probabilities=named), fields(track=1 << 63)]
+    table = to_dataframe(event for f in told for event in decode(encode(f)))
+    assert table.track.tolist()[1] == table.pts.tolist()[1] == large
+    assert table.track.isna().tolist() == [True, False, True]  # what 64 bits do not hold
+    assert (table["track?"][1], table["score?"][1], table.score[1]) == (0.25, 0.75, fields()["score"])
+
+
+def test_json_of_what_is_nested_without_end_is_a_line():
+    deep: Any = 1
+    for _ in range(900):
+        deep = [deep]
+    line = json.loads(json_line({**fields(), "news": deep}))
+    assert line["news"][0][0]
+    assert line["track"] == 7
 
 
 def test_dataframe_of_nothing_has_the_columns():
