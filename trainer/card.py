@@ -60,8 +60,8 @@ PublicTest. So PublicTest figures are those of a split that was looked at: read 
 slightly hopeful. Training never opens PrivateTest.
 
 - The labels are noisy. Ten new raters (FER+) agree with them by majority on about 62 % of the faces; people
-  reach 65 +- 5 % on this test. A few wrong answers below are right, and the other way round.
-- About 1,850 pictures are exact copies of others, some with another label; 12 are blank.
+  reach 65 +- 5 % on this test. A few wrong answers above are right, and the other way round.
+- In the whole data set about 1,850 pictures are exact copies of others, some with another label; 12 are blank.
 - `disgust` has 436 Training faces against 7,215 of `happy`. Its figures have wide intervals.
 - Many pictures are posed, acted or from stock photographs; spontaneous expressions are weaker.
 """

@@ -20,7 +20,6 @@ from pipeline.top import render
 
 HERE = Path(__file__).parent
 GRAPH = HERE.parents[1] / "configs/graphs/demo.yaml"
-FRAME = 20  # all three faces in view, each with another expression
 CLIP_FPS, CLIP_SECONDS, CLIP_WIDTH = 7.5, 8, 720
 COMMAND = [sys.executable, "-m", "pipeline.cli"]
 
@@ -34,7 +33,7 @@ def graph() -> None:
 
 
 def demo() -> None:
-    """A still and a clip of the annotated video."""
+    """A clip of the annotated video."""
     with tempfile.TemporaryDirectory() as folder:
         film = Path(folder) / "demo.mp4"
         emograph("launch", str(GRAPH), "-q", "--set", f"film.location={film}", "--set", "mode=lossless")
@@ -43,7 +42,6 @@ def demo() -> None:
         frames = []
         while (read := video.read())[0]:
             frames.append(read[1])
-    cv2.imwrite(str(HERE / "demo.jpg"), frames[FRAME], [cv2.IMWRITE_JPEG_QUALITY, 88])
     size = (CLIP_WIDTH, round(CLIP_WIDTH * frames[0].shape[0] / frames[0].shape[1]))
     wanted = [frames[round(i * rate / CLIP_FPS)] for i in range(int(CLIP_FPS * CLIP_SECONDS))]
     clip = [
