@@ -87,7 +87,7 @@ def _chosen(settings: Settings, result: Result) -> list[str]:
         if name != PEER and not settings.wants(name):
             continue
         if kind in COMPUTES_IN and not installed(kind):
-            result.skipped.append(f"{name}: pip install 'emograph[{kind}]'")
+            result.skipped.append(f"{name}: pip install {kind}")
         elif settings.device == "cpu" and precision == "bf16" and not cpu_computes_in_bf16():
             result.skipped.append(f"{name}: this CPU has no avx512_bf16")
         else:

@@ -32,6 +32,7 @@ HOPS = 3
 CAMERAS, FPS = 4, 30
 _MODULES = {"pyzmq": "zmq", "imagezmq": "imagezmq", "dora-rs": "dora", "queue": "multiprocessing"}
 """Peers and what they import."""
+_INSTALL = {"pyzmq": "pyzmq", "imagezmq": "imagezmq", "dora-rs": "dora-rs dora-rs-cli"}
 _SEGMENTS = Path("/dev/shm")
 
 
@@ -68,7 +69,7 @@ def _ways(settings: Settings, result: Result) -> dict[str, Callable[[int, float]
         if not settings.wants(name):
             continue
         if not _has(python, module):
-            result.skipped.append(f"{name}: pip install 'emograph[bench]'")
+            result.skipped.append(f"{name}: pip install {_INSTALL[name]}")
             continue
         script = ["dora_chain.py"] if name == "dora-rs" else ["chain.py", name]
         found[name] = lambda cameras, fps, script=script: _peer(settings, script, cameras, fps)

@@ -1,7 +1,7 @@
 """What travels through a graph: buffers (a frame's header and its regions) and marks (EOS, flush, status).
 
 Pixels are not in here: a buffer names a slot of its source's shared-memory ring. On a link between processes
-a buffer is one msgpack array of a few hundred bytes. Whatever arrives is checked field by field: a socket is
+a buffer is one msgpack array of a hundred bytes and more. Whatever arrives is checked field by field: a socket is
 an open door, and garbage on it is a counted drop (`BadMessage`), never a crash.
 """
 

@@ -49,7 +49,7 @@ app = typer.Typer(
 Graph = Annotated[str, typer.Argument(metavar="FILE|STRING", help="a graph file, or a launch string 'a ! b ! c'")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NODE.PROP=VALUE", help="override a property (or mode=, latency_budget=)"),
+    typer.Option("--set", metavar="NODE.PROP=VALUE", help="override a property (or mode=, latency_budget=, name=)"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
 
@@ -115,7 +115,8 @@ def check(graph: Graph, settings: Set = None, as_json: Json = False) -> None:
         })  # fmt: skip
     else:
         cameras = "1 camera" if len(plan.sources) == 1 else f"{len(plan.sources)} cameras"
-        print(f"{graph}: ok: {cameras}, {len(plan.nodes)} nodes, {len(plan.processes)} processes, {plan.mode}")
+        processes = "1 process" if len(plan.processes) == 1 else f"{len(plan.processes)} processes"
+        print(f"{graph}: ok: {cameras}, {len(plan.nodes)} nodes, {processes}, {plan.mode}")
 
 
 @app.command()

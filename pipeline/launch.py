@@ -137,7 +137,8 @@ def launch_graph(
     before = _stop_on_signals(supervisor)
     if not as_json:
         cameras = "1 camera" if len(plan.sources) == 1 else f"{len(plan.sources)} cameras"
-        print(f"{plan.name}: {cameras}, {len(plan.processes)} processes, mode {plan.mode}", file=sys.stderr)
+        processes = "1 process" if len(plan.processes) == 1 else f"{len(plan.processes)} processes"
+        print(f"{plan.name}: {cameras}, {processes}, mode {plan.mode}", file=sys.stderr)
     errors: list[str] = []
     try:
         supervisor.run()

@@ -21,7 +21,7 @@ def export_onnx(net: ResNet9, header: Header, path: Path) -> None:
 
         from nodes.emotion.graph import build
     except ImportError as error:
-        raise UserError("ONNX export needs the package onnx: pip install 'emograph[onnxruntime]'") from error
+        raise UserError("ONNX export needs the package onnx: pip install onnx") from error
     model = build({name: tensor.float().cpu().numpy() for name, tensor in net.state_dict().items()}, header)
     onnx.checker.check_model(model)
     write_whole(path, model.SerializeToString())

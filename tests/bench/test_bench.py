@@ -237,7 +237,7 @@ def test_transport_runs_against_a_real_peer_and_says_what_is_missing():
     assert all(row["frames/s"] > 0 for row in throughput)
     assert all(0 < row["p50 ms per link"] <= row["p99 ms per link"] for row in latency)
     bare = Settings(runs=1, seconds=0.5, only=("imagezmq",), python=bare_python())
-    assert transport.run(bare).skipped == ["imagezmq: pip install 'emograph[bench]'"]
+    assert transport.run(bare).skipped == ["imagezmq: pip install imagezmq"]
 
 
 def bare_python() -> str:

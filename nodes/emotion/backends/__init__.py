@@ -101,7 +101,7 @@ def load(
                 raise UserError(_cure(name, error)) from error
             if installed(name):
                 warn(_cure(name, error))
-    raise UserError(f"no back end for precision {wanted} on this CPU is installed: pip install 'emograph[openvino]'")
+    raise UserError(f"no back end for precision {wanted} on this CPU is installed: pip install openvino")
 
 
 def conflict(backend: str, device: str, precision: str) -> str | None:
@@ -150,6 +150,6 @@ def _may_have_gpu() -> bool:
 def _cure(name: BackendName, error: ImportError) -> str:
     missing = [package for package in _PACKAGES[name] if find_spec(package) is None]
     if missing:
-        packages = " and ".join(missing)
-        return f"backend '{name}' needs the package {packages}: pip install 'emograph[{name}]', or use backend: auto"
+        packages, install = " and ".join(missing), " ".join(missing)
+        return f"backend '{name}' needs the package {packages}: pip install {install}, or use backend: auto"
     return f"backend '{name}' cannot be loaded ({error}): install it anew, or use backend: auto"
