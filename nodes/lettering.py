@@ -7,6 +7,7 @@ blur at small sizes; this one stays legible with letters 7 pixels high. Nothing 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from functools import lru_cache
 from pathlib import Path
 
@@ -82,11 +83,12 @@ def shorten(text: str, size: int, width: int) -> str:
     """`text`, or as much of its beginning as fits into `width` pixels with an ellipsis behind; `""` if none."""
     if text_width(text, size) <= width:
         return text
-    for length in range(len(text) - 1, 0, -1):
-        short = text[:length].rstrip() + "…"
-        if text_width(short, size) <= width:
-            return short
-    return ""
+
+    def beginning(length: int) -> str:
+        return text[:length].rstrip() + "…"
+
+    longest = bisect_right(range(1, len(text)), width, key=lambda length: text_width(beginning(length), size))
+    return beginning(longest) if longest else ""
 
 
 def block(image: np.ndarray, x: int, y: int, width: int, height: int, colour: Colour) -> None:

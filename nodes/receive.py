@@ -66,7 +66,7 @@ class Receive(Source):
         self._told = (0, 0)
         self._garbled = ""
         self._heard = 0.0
-        self._told_down = False
+        self._down_there = False
         self._ack = 0
         self._asked = 0.0
         self._sequence: int | None = None
@@ -99,6 +99,8 @@ class Receive(Source):
         if self._context is None:
             return
         self._report()
+        if self._ended:  # a sender may wait for our word that the last frame came
+            self._socket.setsockopt(zmq.LINGER, 500)
         self._socket.close()
         self._context.term()
         self._context = None
@@ -141,8 +143,7 @@ class Receive(Source):
                 continue
             info = message
             if self.camera not in info.cameras:
-                known = did_you_mean(self.camera, info.cameras)
-                raise UserError(f"{self.name}: {p.endpoint} has no camera '{self.camera}'{known}")
+                raise UserError(f"{self.name}: {self._no_camera(info)}")
             if info.ended and info.shape is None:
                 raise UserError(f"{self.name}: camera '{self.camera}' at {p.endpoint} has ended")
             if info.shape is not None:
@@ -217,14 +218,13 @@ class Receive(Source):
     # Up and down ---------------------------------------------------------------------------------------
 
     def _hear(self, info: Info) -> None:
-        if not info.up:
-            self._told_down = True
-            self._tell(info.reason or "down at the sender")
+        if self.camera not in info.cameras:
+            self._tell(self._no_camera(info))
+        elif not info.up:
+            self._tell(info.reason or "down at the sender", there=True)
         elif info.ended and self.props.reconnect:
-            self._told_down = True
             self._tell("the stream has ended at the sender")
-        elif self._told_down:
-            self._told_down = False
+        elif self._down_there and info.shape == self._shape:
             self._tell("")
         self._ended = info.ended and not self.props.reconnect
 
@@ -235,8 +235,14 @@ class Receive(Source):
             what = "sends no frame" if answers else "does not answer"
             self._tell(f"{self.props.endpoint} {what} for {self.props.timeout:g} s")
 
-    def _tell(self, down: str) -> None:
-        """Post it when the camera goes down (and why) or up (no reason)."""
+    def _no_camera(self, info: Info) -> str:
+        known = did_you_mean(self.camera, info.cameras)
+        return f"{self.props.endpoint} has no camera '{self.camera}'{known}"
+
+    def _tell(self, down: str, there: bool = False) -> None:
+        """Post it when the camera goes down (and why) or up (no reason). there: the sender says so, and says when it
+        is over; after any other reason only a frame proves that the camera is up."""
+        self._down_there = there
         if down != self._down:
             self._down = down
             self.status(not down, down)

@@ -33,6 +33,9 @@ MAX_PART = 128 << 20
 """Bytes in one part of a message to a receiver: the raw pixels of an 8K frame fit in."""
 MAX_WINDOW = 64
 MAX_REGIONS = 1024
+MAX_LABEL = 64
+"""Characters of a label: nodes draw it."""
+MAX_LABELS = 64
 MAX_TIME = 1 << 62
 """Bound on times and counts: sums of two of them still fit a msgpack integer."""
 _MAX_NAME = 200
@@ -192,7 +195,7 @@ def _region(raw: Any) -> Region:
     numbers = (*region.box, region.score)
     _check(all(type(n) in (int, float) and math.isfinite(n) for n in numbers), "numbers of a region")
     _check(region.track is None or _is_count(region.track), "track of a region")
-    _check(region.label is None or type(region.label) is str, "label of a region")
+    _check(region.label is None or _is_label(region.label), "label of a region")
     _check(_are_scores(region.scores) and _are_scores(region.raw) and type(region.attrs) is dict, "scores of a region")
     patch = region.patch
     _check(patch is None or 0 < min(patch.shape) <= max(patch.shape) <= _MAX_PATCH, "patch of a region")
@@ -204,9 +207,15 @@ def _region(raw: Any) -> Region:
 def _are_scores(value: Any) -> bool:
     if value is None:
         return True
-    return type(value) is dict and all(
-        type(k) is str and type(v) in (int, float) and math.isfinite(v) for k, v in value.items()
+    return (
+        type(value) is dict
+        and len(value) <= MAX_LABELS
+        and all(_is_label(k) and type(v) in (int, float) and math.isfinite(v) for k, v in value.items())
     )
+
+
+def _is_label(value: Any) -> bool:
+    return type(value) is str and len(value) <= MAX_LABEL
 
 
 def _shape(raw: Any) -> tuple[int, int, int]:

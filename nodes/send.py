@@ -30,6 +30,8 @@ _BLOCK = 2.0
 """Seconds that one `consume` waits at most: the engine takes a node that is silent for longer than 15 for dead."""
 _LAST_BLOCK = 10.0
 """The same at the end of a stream."""
+_SIGN_OF_LIFE = 3.0
+"""Seconds between two lines of the log while the end waits: for whoever looks on, and for the engine too."""
 _PROBE_AFTER = 2.0
 """Seconds of silence after which a peer is spoken to, to learn whether it is still there."""
 _MAX_PEERS = 64
@@ -86,6 +88,11 @@ class _Peer:
     def credit(self) -> int:
         return self.window - (self.sent - self.acked)
 
+    @property
+    def owed(self) -> int:
+        """Frames that it has not said to have."""
+        return self.sent - self.acked + len(self.waiting)
+
 
 @dataclass(slots=True)
 class _Camera:
@@ -105,7 +112,8 @@ class Send(Sink):
     Binds a port; receivers come and go. Frames go with their regions, metadata and times; pixels only to
     receivers whose graph needs them. In live mode a receiver that is behind gets the newest frame (metric
     `replaced`: those it did not get); a camera that nobody asked for goes nowhere. In lossless mode each frame is
-    sent once to every receiver of its camera, and the graph waits for them, up to `patience`.
+    sent once to every receiver of its camera, and the graph waits for them, up to `patience`; at the end too, until
+    they have said that all has come.
     """
 
     sink = pad("video/raw", format="BGR", access="read")
@@ -174,7 +182,7 @@ class Send(Sink):
         peers = self._peers_of(buffer.stream)
         for identity, peer in peers:
             self._offer(identity, peer, frame)
-        if self.lossless and not self._peers_of(buffer.stream):
+        if self.lossless and not peers:  # where the last of them went away just now, `_forget` has kept it
             camera.backlog.append(frame)
         wanted = self.lossless or any(peer.pixels for _, peer in peers if frame in peer.waiting)
         frame.keep(wanted, encoded=self.lossless and frame in self._kept(buffer.stream))
@@ -190,6 +198,7 @@ class Send(Sink):
                     raise self._unclaimed(mark.stream)
                 if camera.backlog:
                     self.log("warning", f"no receiver took the last frames of '{mark.stream}' ({len(camera.backlog)})")
+                    camera.backlog.clear()
             camera.ended = True  # not earlier: who comes meanwhile gets the frames first
         else:
             return
@@ -197,6 +206,9 @@ class Send(Sink):
             # Beyond the credit: the last frame of a stream is not dropped for want of a successor.
             self._flush(identity, peer, all=True)
             self._send(identity, [self._info(mark.stream)])
+        # Not after each: who has all of one camera may need the next of another before it takes any more.
+        if self.lossless and all(camera.ended for camera in self._cameras.values()):
+            self._see_off()
 
     def tick(self) -> None:
         self._serve()
@@ -221,6 +233,33 @@ class Send(Sink):
             self._socket.poll(20)
             self.breathe()
             self.tick()
+
+    def _see_off(self) -> None:
+        """Until receivers have all that was sent: `close` throws away what a slow link still has before it."""
+        left = self._on_their_way()
+        moved = told = time.monotonic()
+        while left:
+            now = time.monotonic()
+            if self.stopping.is_set():
+                self.log("warning", f"no receiver has said that the last frames came ({left})")
+                return
+            if now - moved > self.props.patience:
+                waited = f"for {now - moved:.0f} s on {self.endpoint}; 'patience' sets the limit"
+                raise UserError(f"{self.name}: no receiver has said that the last frames came ({left}), {waited}")
+            if now - told > _SIGN_OF_LIFE:
+                told = now
+                self.log("info", f"waiting for receivers to say that the last frames came ({left})")
+            self._socket.poll(20)
+            self.breathe()
+            self.tick()
+            before, left = left, self._on_their_way()
+            if left < before:
+                moved = now
+
+    def _on_their_way(self) -> int:
+        """Frames that some receiver has not acknowledged yet, or that wait for one."""
+        kept = sum(len(camera.backlog) for camera in self._cameras.values())
+        return kept + sum(peer.owed for peer in self._peers.values())
 
     def _ready(self, name: str) -> bool:
         peers = self._peers_of(name)
@@ -248,10 +287,10 @@ class Send(Sink):
             except BadMessage as error:
                 self._count_garbage(error)
                 continue
-            if ask.hello:
-                self._send(identity, [self._info(ask.camera)])
             if ask.window and ask.camera in self._cameras:
                 self._grant(identity, ask)
+            if ask.hello:  # after the frames: it may be the end
+                self._send(identity, [self._info(ask.camera)])
 
     def _grant(self, identity: bytes, ask: Ask) -> None:
         """A receiver has room."""
@@ -262,6 +301,9 @@ class Send(Sink):
                     self._refused = True
                     self.log("warning", f"more than {_MAX_PEERS} receivers; the others get nothing")
                 return
+            if self.lossless:  # those that are gone leave their frames; this one may be one of them, come back
+                for other, _ in self._peers_of(ask.camera):
+                    self._send(other, [self._info(ask.camera)])
             # Numbers go on where they stood before the connection broke.
             peer = _Peer(ask.camera, ask.pixels, ask.window, ask.ack, ask.ack, 0.0)
             self._peers[identity] = peer
@@ -270,7 +312,7 @@ class Send(Sink):
             backlog.clear()
         peer.heard = time.monotonic()
         peer.pixels, peer.window, peer.acked = ask.pixels, ask.window, min(ask.ack, peer.sent)
-        self._flush(identity, peer)
+        self._flush(identity, peer, all=self._cameras[peer.camera].ended)
 
     def _peers_of(self, name: str) -> list[tuple[bytes, _Peer]]:
         return [(identity, peer) for identity, peer in self._peers.items() if peer.camera == name]
@@ -280,8 +322,13 @@ class Send(Sink):
         if peer is None:
             return
         self._refused = False
-        if self.lossless and not self._peers_of(peer.camera):
+        if not self.lossless:
+            return
+        if not self._peers_of(peer.camera):
             self._cameras[peer.camera].backlog.extend(peer.waiting)
+            peer.waiting.clear()
+        if peer.owed:
+            self.log("warning", f"a receiver of '{peer.camera}' went away; frames to it may be lost ({peer.owed})")
 
     def _kept(self, name: str) -> list[_Frame]:
         return [*self._cameras[name].backlog, *(f for _, peer in self._peers_of(name) for f in peer.waiting)]

@@ -407,6 +407,13 @@ def test_text_that_does_not_fit_is_shortened() -> None:
     assert shorten("surprise", 14, 3) == ""
 
 
+def test_a_text_is_as_long_as_its_room_and_is_not_rendered_at_every_length(monkeypatch) -> None:
+    measured: list[str] = []
+    monkeypatch.setattr("nodes.lettering.text_width", lambda text, size: measured.append(text) or 10 * len(text))
+    assert shorten("x" * 5000, 10, 405) == "x" * 39 + "…"
+    assert len(measured) < 40
+
+
 def test_drawing_needs_neither_torch_nor_a_second_ffmpeg() -> None:
     code = (
         "import sys, nodes.overlay, nodes.display, nodes.fakesink, nodes.mosaic;"

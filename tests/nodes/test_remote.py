@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -196,11 +196,72 @@ def test_what_was_sent_before_the_sender_closed_arrives():
             far.go.clear()
             for n in range(1, 4):
                 h.push(picture(n), pts=n)
+            h.node.stopping.set()  # it would wait for the receiver
             h.mark("eos")
+            assert any(text.startswith("no receiver has said that the last frames came") for _, text in h.logs)
         time.sleep(0.1)  # the connection is gone before anything is read
         far.go.set()
         patiently(lambda: far.ended)
     assert [b.pts for b in far.got] == [0, 1, 2, 3]
+
+
+@contextmanager
+def slow_link(port: str, rate: float) -> Iterator[str]:
+    """A way to `port` for one receiver, which lets `rate` bytes a second through to it; yields where it begins."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+
+        def carry(one: socket.socket, other: socket.socket, seconds_per_byte: float) -> None:
+            with suppress(OSError):  # either end may close first
+                while data := one.recv(1 << 16):
+                    time.sleep(len(data) * seconds_per_byte)
+                    other.sendall(data)
+                other.shutdown(socket.SHUT_WR)
+
+        def link() -> None:
+            near, _ = server.accept()
+            host, number = port.removeprefix("tcp://").split(":")
+            with near, socket.create_connection((host, int(number))) as far:
+                asks = threading.Thread(target=carry, args=(near, far, 0))
+                asks.start()
+                carry(far, near, 1 / rate)
+                asks.join()
+
+        thread = threading.Thread(target=link)
+        thread.start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
+def test_the_end_of_a_stream_comes_over_a_link_that_is_slower_than_the_graph():
+    shape = (480, 640, 3)
+    with (
+        sending(lossless=True, format="raw") as h,
+        slow_link(sender(h).endpoint, rate=20e6) as port,
+        Far(port, lossless=True, prefetch=8) as far,
+    ):
+        h.push(picture(0, shape), pts=0)
+        patiently(lambda: far.got, h.tick)
+        for n in range(1, 9):
+            h.push(picture(n, shape), pts=n)
+        sender(h)._socket.setsockopt(zmq.LINGER, 0)  # in place of a link so slow that 5 s do not do
+        h.mark("eos")
+        h.close()
+        patiently(lambda: far.ended)
+    assert [b.pts for b in far.got] == list(range(9))
+    assert not [text for level, text in h.logs if level == "warning"]
+
+
+def test_receivers_that_never_say_that_the_end_came_are_an_error():
+    with sending(lossless=True, patience="200ms") as h, Far(sender(h).endpoint, lossless=True) as far:
+        h.push(picture(0))
+        patiently(lambda: far.got, h.tick)
+        far.go.clear()
+        for n in range(2):
+            h.push(picture(n))
+        message = r"^out: no receiver has said that the last frames came \(\d\), for \d+ s on tcp.*; 'patience' sets"
+        with pytest.raises(UserError, match=message):
+            h.mark("eos")
 
 
 def test_status_and_end_are_passed_on_in_order():
@@ -405,10 +466,11 @@ def test_a_silent_camera_is_down_though_its_sender_is_there():
     assert far.statuses == [(False, f"{sender(h).endpoint} sends no frame for 0.3 s"), (True, "")]
 
 
-def test_silence_says_nothing_in_lossless_mode():
+def test_silence_says_nothing_in_lossless_mode(monkeypatch):
     with sending(lossless=True) as h, Far(sender(h).endpoint, lossless=True) as far:
         h.push(picture(0))
         patiently(lambda: far.got, h.tick)
+        monkeypatch.setattr(receive_module, "_ASK_AGAIN", 5.0)  # on a busy machine an answer takes its time
         object.__setattr__(far.node.props, "timeout", 0.2)
         end = time.monotonic() + 0.6
         patiently(lambda: time.monotonic() > end, h.tick)
@@ -422,6 +484,95 @@ def test_a_receiver_that_was_started_again_is_served_and_the_old_one_forgotten(m
             with Far(sender(h).endpoint, lossless=True) as far:
                 patiently(lambda: far.got, lambda: h.push(picture(0)))
             patiently(lambda: not sender(h)._peers, h.tick)
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_frame_whose_receiver_has_just_gone_is_sent_once_to_the_next(monkeypatch, waiting):
+    monkeypatch.setattr("nodes.send._BLOCK", 0.01)
+    with sending(lossless=True) as h, zmq.Context() as context:
+        with context.socket(zmq.DEALER) as peer:
+            peer.linger = 0
+            peer.connect(sender(h).endpoint)
+            peer.send(Ask("door", False, False, 0, 2 - waiting).pack())
+            patiently(lambda: sender(h)._peers, h.tick)
+            h.push(picture(0), pts=0)
+            for n in range(waiting):
+                h.push(picture(0), pts=1 + n)
+            peer.recv_multipart()
+        (identity,) = sender(h)._peers
+        patiently(lambda: is_gone(h, identity))
+        if not waiting:
+            h.push(picture(0), pts=1)
+        with Far(sender(h).endpoint, lossless=True) as far:
+            h.mark("eos")
+            patiently(lambda: far.ended, h.tick)
+    assert [b.pts for b in far.got] == [1]
+    assert any(text.startswith("a receiver of 'door' went away; frames to it") for _, text in h.logs)
+
+
+def is_gone(h: Harness, identity: bytes) -> bool:
+    """Whether the connection is known to be broken, though the node was not told."""
+    try:
+        sender(h)._socket.send_multipart([identity, b""], zmq.NOBLOCK)
+    except zmq.ZMQError as error:
+        return error.errno == zmq.EHOSTUNREACH
+    return False
+
+
+def test_a_receiver_that_comes_back_gets_what_waited_for_it(monkeypatch):
+    monkeypatch.setattr("nodes.send._BLOCK", 0.01)
+    with sending(lossless=True) as h, zmq.Context() as context:
+        with context.socket(zmq.DEALER) as peer:
+            peer.linger = 0
+            peer.connect(sender(h).endpoint)
+            peer.send(Ask("door", False, False, 0, 1).pack())
+            patiently(lambda: sender(h)._peers, h.tick)
+            h.push(picture(0), pts=0)
+            h.push(picture(0), pts=1)
+        (identity,) = sender(h)._peers
+        patiently(lambda: is_gone(h, identity))
+        with Far(sender(h).endpoint, lossless=True) as far:
+            patiently(lambda: far.got, h.tick)
+            h.mark("eos")
+            patiently(lambda: far.ended, h.tick)
+    assert [b.pts for b in far.got] == [1]
+
+
+def hear_more(far: Far, h: Harness) -> None:
+    """Until the receiver has been answered twice more."""
+    for _ in range(2):
+        heard = far.node._heard
+        patiently(lambda heard=heard: far.node._heard > heard, h.tick)
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_sender_that_has_no_frame_yet_does_not_bring_the_camera_up(lossless):
+    port = f"tcp://127.0.0.1:{free_port()}"
+    with Far(port, pixels=False, reconnect=True, lossless=lossless) as far:
+        with sending(endpoint=port, lossless=lossless) as h:
+            patiently(lambda: far.got, lambda: h.push(picture(0)))
+            h.mark("eos")
+            patiently(lambda: far.statuses, h.tick)
+        with sending(endpoint=port, lossless=lossless) as h:
+            hear_more(far, h)
+            assert far.statuses == [(False, "the stream has ended at the sender")]
+            patiently(lambda: len(far.statuses) > 1, lambda: h.push(picture(0)))
+    assert far.statuses[1:] == [(True, "")]
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_sender_without_the_camera_takes_the_port(lossless):
+    port = f"tcp://127.0.0.1:{free_port()}"
+    with Far(port, pixels=False, lossless=lossless) as far:
+        with sending(endpoint=port, lossless=lossless) as h:
+            patiently(lambda: far.got, lambda: h.push(picture(0)))
+        with sending(("hall",), endpoint=port) as h:
+            h.push(picture(0))
+            patiently(lambda: far.statuses, h.tick)
+            hear_more(far, h)
+        with sending(endpoint=port, lossless=lossless) as h:
+            patiently(lambda: len(far.statuses) > 1, lambda: h.push(picture(0)))
+    assert far.statuses == [(False, f"{port} has no camera 'door'; known: hall"), (True, "")]
 
 
 def test_another_size_is_told_and_not_shown():
@@ -572,7 +723,10 @@ WRONG_FRAMES = {
     "box of nan": frame_message([region(box=[float("nan"), 0, 0, 0])]),
     "track": frame_message([region(track=["x"])]),
     "label": frame_message([region(label=5)]),
+    "long label": frame_message([region(label="x" * 65)]),
     "scores": frame_message([region(scores={"happy": "very"})]),
+    "long name of a score": frame_message([region(raw={"x" * 65: 0.5})]),
+    "too many scores": frame_message([region(scores={str(n): 0.0 for n in range(65)})]),
     "patch": frame_message([region(patch=[48, 48, b"short"])]),
     "huge patch": frame_message([region(patch=[1, 1000, b"x" * 1000])]),
 }
