@@ -42,10 +42,11 @@ class Report(Sink):
         self._check()
         self._cameras = {name: Camera(name, self.props.thumbnails) for name in self.streams}
         self._begin = time.time_ns()
+        self._opened = self.clock()
 
     def consume(self, buffer: Buffer) -> None:
-        # A recording has its own time; a camera's is the time of day.
-        at = buffer.pts if self.lossless else buffer.wall - self._begin
+        # A recording has its own time; cameras share this host's. (`wall` may be by another host's clock.)
+        at = buffer.pts if self.lossless else buffer.captured - self._opened
         self._cameras[buffer.stream].add(max(0, at) / 1e9, buffer.regions)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ Shows all cameras on a page, live, with who is in view, timelines and the state 
 from __future__ import annotations
 
 import importlib.util
+import socket
 
 from pydantic import Field, model_validator
 
@@ -56,7 +57,8 @@ class WebView(Sink):
     def open(self) -> None:
         missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
         if missing:
-            raise UserError(f"the page needs more packages ({', '.join(missing)}): pip install 'emograph[web]'")
+            install = " ".join(name.replace("_", "-") for name in missing)
+            raise UserError(f"the page needs more packages: pip install {install}")
         from nodes.webview.feed import Feed
         from nodes.webview.hub import Hub
         from nodes.webview.pictures import Pictures
@@ -82,7 +84,10 @@ class WebView(Sink):
         host, port = listener.getsockname()[:2]
         self.url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
         """Where the page is."""
-        self.log("info", f"the page is at {self.url}" + (" (with the token)" if props.token else ""))
+        said = self.url
+        if host in ("0.0.0.0", "::"):  # every address of this machine: say one that others can open
+            said = f"http://{socket.gethostname()}:{port}/"
+        self.log("info", f"the page is at {said}" + ("?token=..." if props.token else ""))
 
     def _on_picture(self) -> None:
         if self._server is not None and (hub := self._server.hub) is not None:

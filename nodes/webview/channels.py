@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from nodes.webview.server import Hub
 
 GOING_AWAY, POLICY, TRY_LATER = 1001, 1008, 1013
+MAX_REASON = 123
+"""Bytes of the reason that a WebSocket may be closed with."""
 
 
 class Garbage(ValueError):
@@ -109,7 +111,8 @@ async def events(hub: Hub, socket: WebSocket) -> None:
     unknown = sorted((kinds - set(KINDS)) | (cameras - set(hub.streams)))
     if unknown:
         await socket.accept()  # a reason can only be told to somebody who was let in
-        await socket.close(POLICY, f"unknown: {', '.join(unknown)}"[:100])
+        reason = f"unknown: {', '.join(unknown)}".encode()[:MAX_REASON]
+        await socket.close(POLICY, reason.decode(errors="ignore"))
         return
     news = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ from collections.abc import Collection
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.datastructures import Headers
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -129,10 +129,13 @@ class Guard:
         given = request.query_params.get("token")
         if request.url.path == LOGIN and request.method == "POST":
             body = b""
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > _MAX_FORM:
-                    return PlainTextResponse("too long\n", 413)
+            try:
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > _MAX_FORM:
+                        return PlainTextResponse("too long\n", 413)
+            except ClientDisconnect:
+                return Response(status_code=408)  # to nobody
             return self._welcome(request, "/", parse_qs(body.decode(errors="replace")).get("token", [""])[0])
         if given is not None:
             rest = [(k, v) for k, v in request.query_params.multi_items() if k != "token"]
@@ -144,11 +147,11 @@ class Guard:
     def _welcome(self, request: Request, to: str, given: str) -> Response:
         if not self._is_token(given.encode(errors="replace")):
             return self._ask(request, "That is not the token.")
+        response: Response = RedirectResponse(to, 303)
         if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             # A link on another site: behind a plain redirect the browser would keep the strict cookie to itself.
-            response: Response = PlainTextResponse("", headers={"Refresh": f"0; url={to}"})
-        else:
-            response = RedirectResponse(to, 303)
+            # The redirect has quoted the address, as headers hold Latin-1 alone.
+            response = PlainTextResponse("", headers={"Refresh": f"0; url={response.headers['location']}"})
         secure = request.url.scheme == "https"
         response.set_cookie(self._cookie, self._pass, path="/", httponly=True, samesite="strict", secure=secure)
         response.headers["Cache-Control"] = "no-store"

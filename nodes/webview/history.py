@@ -1,11 +1,14 @@
 """Who is in view of each camera, and what their faces showed in the last minutes: what the page's timelines draw.
 
-Made of the same events that subscribers get. Bounded in time and in number, whatever comes.
+Made of the same events that subscribers get. Bounded in time and in number, whatever comes. All times are by this
+host's clock: a camera of another host has a clock of its own, and one picture has one axis.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from nodes.narrator import Event
@@ -29,10 +32,12 @@ class Sample(NamedTuple):
 
 
 class History:
-    """Fed with events in their order. labels: the classifier's, in its order; empty before the first face."""
+    """Fed with events as they happen. labels: the classifier's, in its order; empty before the first face."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], int] = time.time_ns) -> None:
+        """clock: UTC ns."""
         self.seconds = seconds
+        self._clock = clock
         self.labels: tuple[str, ...] = ()
         self.faces: dict[str, dict[str, Any]] = {}
         """camera -> who is in view now: time (UTC ms), width, height (pixels), faces (maps of visit, track, label,
@@ -70,7 +75,8 @@ class History:
         return found, self._dropped + first + len(found)
 
     def _observe(self, event: Event) -> None:
-        camera, at = event["camera"], event["time_ns"] // 1_000_000
+        camera = event["camera"]
+        at = (self._clock() - event["latency_ns"]) // 1_000_000
         faces = []
         for region in event["regions"]:
             probabilities = region["probabilities"] or {}

@@ -87,8 +87,9 @@ class Hub:
     # What goes out -------------------------------------------------------------------------------------
 
     def hello(self) -> str:
-        """The first message on `/ws/live`."""
-        return _text("hello", cameras=self.streams, window=self.feed.history.seconds, colours=_colours())
+        """The first message on `/ws/live`. time: UTC ms, as a viewer's clock may be another."""
+        now = time.time_ns() // 1_000_000
+        return _text("hello", time=now, cameras=self.streams, window=self.feed.history.seconds, colours=_colours())
 
     def snapshot_text(self) -> str:
         return self._once("snapshot", self.snapshot_number, self._snapshot)

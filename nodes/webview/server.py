@@ -28,6 +28,7 @@ from nodes.webview import channels
 from nodes.webview.figures import Exposition, cameras_away, health
 from nodes.webview.guard import Guard
 from nodes.webview.hub import Hub
+from nodes.webview.limits import SPARE, Limits, limited
 from pipeline.errors import UserError
 from pipeline.monitor import Watch
 
@@ -36,6 +37,8 @@ TICK = 0.25
 """Seconds between two looks at what is new for the open pages."""
 CLOSE_TIMEOUT = 0.4
 """Seconds that viewers have to take our goodbye."""
+BACKLOG = 128
+"""Connections that wait to be accepted, and that are accepted at one go."""
 MAX_MESSAGE = 16_384
 """Bytes of a message from a viewer; a longer one ends its connection."""
 
@@ -51,7 +54,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(128)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         reason = (error.strerror or str(error)).lower()
@@ -162,14 +165,16 @@ class Server:
         port = self._listener.getsockname()[1]
         app = application(hub, lambda inner: Guard(inner, self._token, self._hosts, port))
         _report_errors(self._log)
+        limits = Limits(hub.max_viewers + SPARE, self._log)
         server = uvicorn.Server(
             uvicorn.Config(
-                app, ws="websockets-sansio", http="h11", lifespan="off", log_config=None, access_log=False,
-                server_header=False, proxy_headers=False, ws_max_size=MAX_MESSAGE, ws_per_message_deflate=False,
+                app, ws="websockets-sansio", http=limited(limits), backlog=BACKLOG, lifespan="off", log_config=None,
+                access_log=False, server_header=False, proxy_headers=False, ws_max_size=MAX_MESSAGE,
+                ws_per_message_deflate=False,
             )
         )  # fmt: skip
         serving = asyncio.create_task(server.serve(sockets=[self._listener]))
-        helpers = [asyncio.create_task(self._tick(hub))]
+        helpers = [asyncio.create_task(self._tick(hub, limits, server))]
         if self._monitor:
             helpers.append(asyncio.create_task(asyncio.to_thread(self._watch, hub)))
         self._ready.set()
@@ -189,9 +194,10 @@ class Server:
             for task in (serving, closing, *helpers):
                 task.cancel()
 
-    async def _tick(self, hub: Hub) -> None:
+    async def _tick(self, hub: Hub, limits: Limits, server: uvicorn.Server) -> None:
         while True:
             await asyncio.sleep(TICK)
+            limits.look(server.server_state.connections)
             hub.tick.fire()
 
     def _watch(self, hub: Hub) -> None:

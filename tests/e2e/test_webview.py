@@ -12,9 +12,10 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page, WebSocketRoute
 
 from tests.support.browser import Launched, Visit, chromium, launched, visit
+from tests.support.command import wait_until
 from tests.support.graphs import ROOT
 
 WEB = re.sub("port: 8080", "port: 0", (ROOT / "configs/graphs/web.yaml").read_text())
@@ -174,6 +175,73 @@ def test_the_page_comes_back_when_its_own_process_dies(graph: Launched, browser:
         seen.wait("before => document.querySelector('canvas').toDataURL() !== before", before)
         # What the browser says of a server that is away differs: refused, reset, socket not connected.
         assert [text for text in seen.complaints if "net::ERR_" not in text and "WebSocket" not in text] == []
+
+
+def test_a_silent_connection_is_given_up_at_once(graph: Launched, browser: Browser):
+    with visit(browser, graph.url) as seen:
+        replaced = seen.page.evaluate(
+            """async () => {
+              const { Channel } = await import("/static/js/channel.js")
+              const told = []
+              const channel = new Channel("/ws/live", { message: () => told.push("message"), down: () => told.push("down") })
+              Object.assign(window, { channel, told })
+              const first = channel.socket
+              while (!told.length) await new Promise((resolve) => setTimeout(resolve, 20))
+              told.length = 0
+              channel.drop()
+              return told.join() === "down" && channel.socket !== first
+            }"""
+        )
+        assert replaced
+        seen.wait("told.at(-1) === 'message'")
+        assert seen.page.evaluate("told.filter(what => what === 'down').length") == 1
+
+
+class Lines:
+    """A page's WebSockets of one path, which can break without a word."""
+
+    def __init__(self, page: Page, path: str) -> None:
+        self.opened = 0
+        self._silent = 0
+        page.route_web_socket(re.compile(re.escape(path) + "$"), self._route)
+
+    def _route(self, line: WebSocketRoute) -> None:
+        self.opened += 1
+        number = self.opened
+        server = line.connect_to_server()
+        server.on_message(lambda message: line.send(message) if number > self._silent else None)
+
+    def fall_silent(self) -> None:
+        """All that are open."""
+        self._silent = self.opened
+
+
+NUMBER = "+document.querySelector('[data-camera=door] canvas').dataset.number"
+
+
+def test_pictures_come_back_after_a_silent_break(graph: Launched, browser: Browser):
+    with visit(browser, "about:blank") as seen:
+        lines = Lines(seen.page, "/ws/video")
+        seen.page.goto(graph.url)
+        playing(seen)
+        lines.fall_silent()
+        seen.page.wait_for_timeout(100)  # what was said before is here
+        before = seen.page.evaluate(NUMBER)
+        seen.wait(f"before => {NUMBER} > before", before)
+        assert lines.opened == 2
+        assert seen.page.locator("#link").inner_text() == "Live"
+
+
+def test_with_the_figures_the_pictures_begin_anew(graph: Launched, browser: Browser):
+    with visit(browser, "about:blank") as seen:
+        video, live = Lines(seen.page, "/ws/video"), Lines(seen.page, "/ws/live")
+        seen.page.goto(graph.url)
+        playing(seen)
+        assert (video.opened, live.opened) == (1, 1)
+        live.fall_silent()
+        wait_until(lambda: seen.page.evaluate("1") and live.opened == 2, "the page to notice")
+        wait_until(lambda: seen.page.evaluate("1") and video.opened == 2, "new pictures")
+        playing(seen)
 
 
 def test_a_camera_that_is_away_says_since_when_and_why(browser: Browser, tmp_path: Path):

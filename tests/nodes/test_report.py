@@ -188,6 +188,18 @@ def test_it_writes_when_it_closes(tmp_path: Path):
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["out.html"]
 
 
+def test_a_live_axis_is_by_this_hosts_clock(tmp_path: Path):
+    with Harness(Report(location=str(tmp_path / "out.html")), streams=("door", "desk")) as harness:
+        for _ in range(6):
+            harness.clock += 1
+            for camera, ahead in (("door", 0), ("desk", -3600)):
+                buffer = harness.buffer(FRAME, stream=camera, regions=[face()])
+                buffer.wall += ahead * 10**9
+                harness.push_all([buffer])
+    html = (tmp_path / "out.html").read_text()
+    assert html.count("6 frames from 0:01.0 to 0:06.0 after the start") == 2
+
+
 def test_pictures_of_faces_only_if_asked(tmp_path: Path):
     patch = np.full((48, 48), 77, np.uint8)
     assert "data:image" not in run(tmp_path / "a.html", [face(patch=patch)])

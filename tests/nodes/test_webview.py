@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import importlib.util
 import json
 import re
+import socket
 import threading
 import time
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import msgpack
 import numpy as np
@@ -15,8 +19,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from nodes.webview import WebView, figures
-from pipeline import Harness, UserError
+from nodes.webview import WebView, figures, limits
+from pipeline import Buffer, Harness, Region, UserError
 from pipeline.events import decode
 from tests.support.command import wait_until
 from tests.support.page import (
@@ -71,7 +75,7 @@ def test_an_address_that_is_not_here_is_one_line(host: str):
 def test_without_its_packages_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name))
-    with pytest.raises(UserError, match=re.escape("(uvicorn): pip install 'emograph[web]'")):
+    with pytest.raises(UserError, match="needs more packages: pip install uvicorn$"):
         Harness(WebView("page", port=0))
 
 
@@ -217,6 +221,60 @@ def test_more_viewers_than_allowed_are_sent_away():
         wait_until(lambda: is_let_in(url, "/events"), "room again")
 
 
+def test_who_does_not_finish_a_request_is_sent_away(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "REQUEST_TIMEOUT", 0.5)
+    head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n"
+    upgrade = (
+        b"GET /events?%s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n" % (9000 * b"x")
+    )
+    key = {"Authorization": "Bearer open sesame"}
+    with viewing(token="open sesame") as (h, url), listen(url, "/ws/live", additional_headers=key) as viewer:
+        with numb(url) as nothing, numb(url) as some, numb(url) as most, numb(url) as much:
+            some.sendall(b"GET / HTTP/1.1\r\nX-a:")
+            most.sendall(head + b"token=")
+            much.sendall(upgrade)
+            for peer in (nothing, some, most, much):
+                peer.settimeout(20)
+                assert peer.recv(1) == b""
+        # Whoever has asked is let be, however often it asks.
+        at = urlsplit(url)
+        connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=20)
+        for _ in range(10):
+            connection.request("GET", "/healthz", headers=key)
+            connection.getresponse().read()
+            kept = connection.sock
+            time.sleep(0.1)
+        assert connection.sock is kept
+        connection.close()
+        assert viewer.recv(20)
+        assert [text for level, text in h.logs if level != "info"] == []
+
+
+def is_open(peer: socket.socket) -> bool:
+    """Of one that nothing was said to."""
+    peer.setblocking(False)
+    try:
+        return peer.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
+def test_many_who_ask_for_nothing_keep_nobody_out(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "REQUEST_TIMEOUT", 1000)
+    with viewing(max_viewers=2) as (h, url), listen(url, "/ws/live") as viewer, contextlib.ExitStack() as idlers:
+        peers = [idlers.enter_context(numb(url)) for _ in range(200)]
+        for peer in peers:
+            with contextlib.suppress(ConnectionError):  # its room may have been given to another
+                peer.sendall(b"GET / HTTP/1.1\r\nX-a:")
+        assert get(url)[0] == 200
+        assert viewer.recv(20)
+        assert len([text for level, text in h.logs if level == "warning" and "connections at once" in text]) == 1
+        wait_until(lambda: 0 < sum(map(is_open, peers)) <= 2 + limits.SPARE, "the longest to be ended")
+
+
 # Events ----------------------------------------------------------------------------------------------------
 
 
@@ -263,6 +321,16 @@ def test_events_of_what_is_not_there_are_refused(query: str):
         assert query.partition("=")[2] in end.value.rcvd.reason
 
 
+def test_a_reason_is_cut_to_what_fits():
+    with viewing() as (h, url):
+        for name in ("é", "😀"):
+            with listen(url, f"/events?camera={quote(name * 100)}") as events:
+                assert ended(events) == 1008
+                assert events.close_reason
+                assert events.close_reason.startswith("unknown: " + name)
+        assert [text for level, text in h.logs if level != "info"] == []
+
+
 def test_no_credentials_are_told():
     with viewing() as (h, url), listen(url, "/events") as events:
         h.mark("status", "door", up=False, reason="rtsp://bob:s3cret@10.0.0.5/1?pwd=s3cret: refused")
@@ -282,13 +350,34 @@ def told(viewer, kind: str, test=lambda message: True) -> dict:
             return message
 
 
+def captured_before(h: Harness, seconds: float, camera: str, regions: list[Region], ahead: float = 0) -> Buffer:
+    """A frame from some time ago, of a camera whose host's clock is ahead."""
+    buffer = h.buffer(frame(), stream=camera, regions=regions)
+    buffer.captured -= int(seconds * 1e9)
+    buffer.wall += int((ahead - seconds) * 1e9)
+    return buffer
+
+
+@pytest.mark.parametrize("ahead", [-3600, 3600])
+def test_another_hosts_clock_spoils_no_timeline(ahead: float):
+    with viewing() as (h, url):
+        for age in range(5, 0, -1):
+            h.push_all([captured_before(h, age, "door", [face()]), captured_before(h, age, "desk", [face()], ahead)])
+        with listen(url, "/ws/live") as viewer:
+            now = told(viewer, "hello")["time"]
+            entries = told(viewer, "samples")["entries"]
+        assert [entry[1] for entry in entries] == 5 * ["door", "desk"]
+        assert all(now - 60_000 < entry[3] <= now for entry in entries)
+
+
 def test_the_page_is_told_who_is_in_view_and_was():
     with viewing() as (h, url):
-        for _ in range(5):
-            h.push(frame(), stream="door", regions=[face("happy", track=3)])
-            h.clock += 1
+        begin = time.time_ns() // 1_000_000
+        for age in range(5, 0, -1):
+            h.push_all([captured_before(h, age, "door", [face("happy", track=3)])])
         with listen(url, "/ws/live") as viewer:
             hello = told(viewer, "hello")
+            assert begin <= hello["time"] <= time.time_ns() // 1_000_000
             assert hello["cameras"] == ["door", "desk"]
             assert hello["colours"]["happy"] == "#ffee55"
             samples = told(viewer, "samples")

@@ -164,6 +164,8 @@ def test_a_link_on_another_site_works_too():
         assert status == 200
         assert headers["refresh"] == "0; url=/"
         assert "set-cookie" in headers
+        _, headers, _ = get(url, "/%E2%82%AC?" + QUERY, Sec_Fetch_Site="cross-site")
+        assert headers["refresh"] == "0; url=/%E2%82%AC"
 
 
 def test_who_has_no_token_is_asked_for_it():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from nodes.webview.history import History
 
+NOW = 10**15
+"""UTC ns at which all events come; they differ in how old they are."""
+
 
 def observed(at: float, *tracks: int, camera: str = "door", labels: tuple[str, ...] = ("happy", "sad")) -> dict:
     region = {"label": labels[0], "score": 0.5, "box": [0, 0, 1, 1], "probabilities": dict.fromkeys(labels, 0.5)}
@@ -11,7 +14,8 @@ def observed(at: float, *tracks: int, camera: str = "door", labels: tuple[str, .
     return {
         "kind": "observation",
         "camera": camera,
-        "time_ns": int(at * 1e9),
+        "time_ns": 0,  # by the camera's host, whatever its clock says
+        "latency_ns": NOW - int(at * 1e9),
         "width": 64,
         "height": 48,
         "regions": regions,
@@ -23,7 +27,7 @@ def appeared(track: int, what: str = "appeared") -> dict:
 
 
 def test_history_is_bounded_in_time_and_thin():
-    history = History(seconds=10)
+    history = History(10, lambda: NOW)
     history.see(appeared(1))
     for n in range(3000):  # 100 seconds at 30 frames/s
         history.see(observed(n / 30, 1))
@@ -33,7 +37,7 @@ def test_history_is_bounded_in_time_and_thin():
 
 
 def test_history_goes_on_where_a_viewer_was():
-    history = History(seconds=5)
+    history = History(5, lambda: NOW)
     history.see(appeared(1))
     position, seen = 0, []
     for second in range(20):
@@ -45,7 +49,7 @@ def test_history_goes_on_where_a_viewer_was():
 
 
 def test_a_track_id_that_is_used_again_is_another_face():
-    history = History(seconds=100)
+    history = History(100, lambda: NOW)
     for second, events in enumerate([[appeared(1)], [], [appeared(1, "left"), appeared(1)], []]):
         for event in events:
             history.see(event)
@@ -54,7 +58,7 @@ def test_a_track_id_that_is_used_again_is_another_face():
 
 
 def test_another_models_labels_begin_a_new_history():
-    history = History(seconds=100)
+    history = History(100, lambda: NOW)
     history.see(appeared(1))
     history.see(observed(1, 1))
     _, position = history.since(0)
@@ -65,7 +69,7 @@ def test_another_models_labels_begin_a_new_history():
 
 
 def test_nobody_is_in_view_of_a_camera_that_is_down():
-    history = History(seconds=100)
+    history = History(100, lambda: NOW)
     history.see({**observed(1), "regions": observed(1, 7)["regions"]})  # not followed: nobody says that it left
     assert history.faces["door"]["faces"]
     history.see({"kind": "status", "camera": "door", "what": "down"})

@@ -52,7 +52,7 @@ def launched(graph: str, *arguments: str, **environment: str) -> Iterator[Launch
 
         def is_told() -> bool:
             assert process.poll() is None, log.read_text()
-            found = re.search(r"the page is at (\S+)", log.read_text())
+            found = re.search(r"the page is at ([^\s?]+)", log.read_text())
             run.url = found[1] if found else ""
             return bool(found)
 

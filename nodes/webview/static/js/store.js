@@ -66,9 +66,9 @@ function tell(what) {
 }
 
 const take = {
-  hello({ cameras, window, colours }) {
+  hello({ time, cameras, window, colours }) {
     // A server that was restarted begins anew with its visits.
-    Object.assign(store, { cameras, window, faces: {} })
+    Object.assign(store, { cameras, window, faces: {}, offset: Date.now() - time })
     store.tracks.clear()
     original = colours
     paint()
@@ -136,7 +136,7 @@ export function connect() {
     },
   })
   setInterval(() => {
-    if (store.link === "live" && store.snapshot && Date.now() - heard > SILENT_AFTER) channel.drop()
+    if (channel.open && store.snapshot && Date.now() - heard > SILENT_AFTER) channel.drop()
   }, 1000)
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     paint()
