@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ import pytest
 from tests.support.graphs import register_engine_nodes
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests that use onnxruntime by itself, too
+# Tests that run in the background are started deaf to Ctrl-C and to the end of the terminal, and would hand that on.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

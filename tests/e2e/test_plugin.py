@@ -57,4 +57,13 @@ def test_the_plugins_own_test_passes(site: Path):
 def test_the_page_shows_the_code_that_runs():
     page = (ROOT / "docs/writing-a-node.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert blocks == [(EXAMPLE / name).read_text() for name in ("emograph_mirror.py", "test_mirror.py")]
+    assert blocks[:2] == [(EXAMPLE / name).read_text() for name in ("emograph_mirror.py", "test_mirror.py")]
+
+
+def test_the_pages_source_runs_as_it_stands_there(tmp_path: Path):
+    page = (ROOT / "docs/writing-a-node.md").read_text()
+    node, use = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[2:]
+    (tmp_path / "emograph_noise.py").write_text(node)
+    (tmp_path / "use.py").write_text(use + "assert len(frames) == 5\nassert frames[0].frame.std() > 50\n")
+    done = subprocess.run([sys.executable, "use.py"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
