@@ -149,9 +149,10 @@ def test_what_nodes_say_is_no_command_to_the_terminal(env: dict[str, str]):
     assert "?[2Jhello" in done.stderr
 
 
-def test_a_second_ctrl_c_that_kills_is_no_success(env: dict[str, str]):
-    with started("launch", "numbers name=a num_buffers=0 fps=20 ! nothing name=z", env=env) as launcher:
-        wait_until(lambda: len(workers(launcher.pid)) == 2, "the workers")
+def test_a_second_ctrl_c_that_kills_is_no_success(tmp_path: Path, env: dict[str, str]):
+    out = tmp_path / "out"
+    with started("launch", f"numbers name=a num_buffers=0 fps=20 ! record name=z path={out}", env=env) as launcher:
+        wait_until(lambda: out.exists() and out.stat().st_size, "a frame")
         workers(launcher.pid)["z"].send_signal(signal.SIGSTOP)
         launcher.send_signal(signal.SIGINT)
         time.sleep(0.3)  # two signals at once may become one
