@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from nodes.capture.container import is_cut
 from nodes.preprocess import LABELS
 from pipeline.errors import UserError, did_you_mean
 from trainer import table
@@ -33,7 +34,6 @@ _FOLDER_SPLITS = {
     "privatetest": PRIVATE,
     "test": PRIVATE,  # Kaggle's `test` mixes both; its file names (PublicTest_123.jpg) say which is which
 }
-_JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 
 
@@ -189,7 +189,7 @@ def _picture(path: Path) -> np.ndarray:
         raise UserError(f"{path} cannot be read as a picture: {error.strerror or error}") from error
     if not content:
         raise UserError(f"{path} cannot be read as a picture: it is empty")
-    if _is_cut_off(content):
+    if is_cut(content):
         raise UserError(f"{path} is cut off")
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
@@ -200,32 +200,6 @@ def _picture(path: Path) -> np.ndarray:
     if image.shape != (SIZE, SIZE):
         raise UserError(f"{path} is {image.shape[1]} x {image.shape[0]} pixels instead of 48 x 48")
     return image
-
-
-def _is_cut_off(content: bytes) -> bool:
-    if content.startswith(_PNG):
-        return b"IEND" not in content
-    return content.startswith(_JPEG) and not _is_whole_jpeg(content)
-
-
-def _is_whole_jpeg(content: bytes) -> bool:
-    """Whether a JPEG's own end marker is there. A decoder fills what is missing with grey and goes on.
-
-    Walks from marker to marker (ISO/IEC 10918-1, annex B), since a thumbnail inside has an end marker too, and
-    after the end anything may follow.
-    """
-    at = 2
-    while 0 <= (at := content.find(b"\xff", at)) < len(content) - 1:
-        marker = content[at + 1]
-        if marker == 0xD9:
-            return True
-        if marker == 0xFF:  # fill
-            at += 1
-        elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # without a length: a stuffed zero, a restart
-            at += 2
-        else:
-            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-    return False
 
 
 def _folder_label(folder: Path) -> int:
