@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import registry
 from pipeline import supervisor as supervisor_module
 from pipeline.process import Process
-from pipeline.registry import NodeType
 from pipeline.supervisor import Supervisor
 from tests.pipeline.test_engine import records
-from tests.support.graphs import run_graph
+from tests.support.graphs import register_plugin, run_graph
 
 pytestmark = pytest.mark.usefixtures("engine_nodes")
 
@@ -258,18 +256,15 @@ def test_the_spawner_is_killed_and_its_workers_with_it(tmp_path: Path):
 
 def test_a_spawner_that_dies_while_it_imports_ends_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As with a broken native library in a plugin."""
-    (tmp_path / "broken.py").write_text(
+    code = (
         "import os, sys\n"
         "from tests.support.enginenodes import Work\n"
-        "class Broken(Work): pass\n"
+        "class Plugin(Work): pass\n"
         "if 'pipeline.worker' in sys.orig_argv:\n"
         "    print('libbroken: no such symbol', file=sys.stderr, flush=True)\n"
         "    os.abort()\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
-    types = {**registry.node_types(), "broken": NodeType("broken", "broken:Broken", "tests")}
-    monkeypatch.setattr(registry, "node_types", lambda: types)
+    register_plugin(monkeypatch, tmp_path, "broken", code)
     run = run_graph("numbers name=a ! broken ! nothing")
     what = "the process that starts the workers was killed by signal 6 while it imported the nodes"
     assert run.error == f"{what}: libbroken: no such symbol"

@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.spawner import Spawner
 from pipeline.supervisor import Supervisor
 from tests.support.command import wait_until
-from tests.support.graphs import run_graph
+from tests.support.graphs import register_plugin, run_graph
 
 pytestmark = pytest.mark.usefixtures("engine_nodes")
 
@@ -41,19 +41,13 @@ def test_a_plugin_that_starts_a_thread_when_it_is_imported_runs_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A process with threads must not be forked: the worker is started anew."""
-    (tmp_path / "threaded.py").write_text(
+    code = (
         "import threading, time\n"
         "from tests.support.enginenodes import Work\n"
         "threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n"
-        "class Threaded(Work): pass\n"
+        "class Plugin(Work): pass\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
-    from pipeline import registry
-    from pipeline.registry import NodeType
-
-    types = {**registry.node_types(), "threaded": NodeType("threaded", "threaded:Threaded", "tests")}
-    monkeypatch.setattr(registry, "node_types", lambda: types)
+    register_plugin(monkeypatch, tmp_path, "threaded", code)
     commands: list[list[str]] = []
 
     def tick(supervisor: Supervisor) -> None:
