@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from nodes.emotion.model import ResNet9, fuse
 from nodes.emotion.weights import Header, Teacher, find_weights, load_weights, read_header, save_weights
+from trainer.allocator import keep_freed_memory
 from trainer.card import Entry, card
 from trainer.checkpoint import load_checkpoint, write_whole
 from trainer.commandline import joined
@@ -62,6 +63,8 @@ def train_run(
     Raises UserError if `out` holds a run of another recipe, or of other data, votes or teachers.
     """
     place = pick_device(device)
+    if place.type == "cpu":
+        keep_freed_memory()
     data = prepare(faces, recipe, ferplus, place)
     inputs = run_inputs(recipe, faces, ferplus)
     teachers = [_teacher(name, place) for name in recipe.distill.teachers] if recipe.distill else []
