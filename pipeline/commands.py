@@ -120,11 +120,22 @@ def check(graph: Graph, settings: Set = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def inspect(node: Annotated[str | None, typer.Argument(help="a node type")] = None, as_json: Json = False) -> None:
+def inspect(
+    node: Annotated[str | None, typer.Argument(help="a node type")] = None,
+    as_json: Json = False,
+    schema: Annotated[bool, typer.Option("--schema", help="the JSON Schema of a graph file, for editors")] = False,
+) -> None:
     """The registry; or one node type's pads, caps and properties."""
     from pipeline import inspection
 
-    if node is None:
+    if schema:
+        if node is not None:
+            raise UserError("--schema is of all node types together: leave the type out (one alone: --json)")
+        from pipeline.console import print_json
+        from pipeline.schema import graph_schema
+
+        print_json(graph_schema())
+    elif node is None:
         inspection.print_registry(as_json)
     else:
         inspection.print_node(node, as_json)

@@ -61,12 +61,23 @@ def print_node(name: str, as_json: bool) -> None:
 
 
 def _property(key: str, field: FieldInfo) -> list[str]:
-    default = "required" if field.default is PydanticUndefined else str(field.default)
+    default = "required" if field.default is PydanticUndefined else _written(field.default)
     limits = list(dict.fromkeys(_limit(m) for m in field.metadata if _limit(m)))
-    if any(getattr(m, "func", None) is seconds for m in field.metadata):
+    if _is_duration(field):
         limits = [limit for limit in limits if limit != ">= 0"]
-        return [key, "duration", default if default == "required" else f"{default} s", _help(field, limits)]
+        return [key, "duration", f"{default} s" if default[:1].isdigit() else default, _help(field, limits)]
     return [key, _type(field.annotation), default, _help(field, limits)]
+
+
+def _written(value: Any) -> str:
+    """A default as it would stand in a graph file; nothing where a property is just not set."""
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_duration(field: FieldInfo) -> bool:
+    """Whether it is `Seconds`, or `Seconds | None`."""
+    parts = [field.metadata, *(getattr(part, "__metadata__", ()) for part in get_args(field.annotation))]
+    return any(getattr(m, "func", None) is seconds for part in parts for m in part)
 
 
 def _help(field: FieldInfo, limits: list[str]) -> str:
@@ -87,4 +98,4 @@ def _type(annotation: Any) -> str:
     arguments = get_args(annotation)
     if arguments and not any(isinstance(a, type) for a in arguments):
         return " | ".join(str(a) for a in arguments)
-    return " | ".join(_type(a) if a is not type(None) else "none" for a in arguments) or str(annotation)
+    return " | ".join(_type(a) for a in arguments if a is not type(None)) or str(annotation)

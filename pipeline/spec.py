@@ -23,7 +23,8 @@ GRAPH_KEYS = ("name", "mode", "latency_budget", "nodes", "links")
 NODE_KEYS = ("type", "process", "replicas")
 MODES = ("live", "lossless")
 DEFAULT_BUDGET = 0.25
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,40}")
+MAX_REPLICAS = 256
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,40}")
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 # `- [door, desk] ! faces` is no YAML (a flow sequence with something behind it), yet the natural way to write it.
 _LIST_LINK = re.compile(r"^(\s*-\s+)(\[[^\]\n]*\]\s*!.*?)(\s+#.*)?$", re.MULTILINE)
@@ -175,7 +176,7 @@ def _add_node(spec: GraphSpec, name: str, where: str, body: dict[str, tuple[str,
 
 
 def _define(spec: GraphSpec, name: str, where: str, values: dict[str, Any]) -> None:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise GraphError(f"{where}: '{name}' is no name for a node: up to 41 letters, digits, '_' and '-'")
     if name in spec.nodes:
         raise GraphError(f"{where}: duplicate name '{name}'; first at {spec.nodes[name].where}")
@@ -183,12 +184,12 @@ def _define(spec: GraphSpec, name: str, where: str, values: dict[str, Any]) -> N
     if not isinstance(type_, str):
         raise GraphError(f"{where}: {name}: 'type' is missing")
     process, replicas = values.pop("process", None), values.pop("replicas", 1)
-    if process is not None and (not isinstance(process, str) or not _NAME.fullmatch(process)):
+    if process is not None and (not isinstance(process, str) or not NAME.fullmatch(process)):
         raise GraphError(f"{where}: {name}: process is {process!r}: a name is needed")
     if isinstance(replicas, str) and replicas.isdecimal():
         replicas = int(replicas)
-    if replicas != "auto" and (type(replicas) is not int or not 1 <= replicas <= 256):
-        raise GraphError(f"{where}: {name}: replicas is {replicas!r}: a number from 1 to 256, or auto")
+    if replicas != "auto" and (type(replicas) is not int or not 1 <= replicas <= MAX_REPLICAS):
+        raise GraphError(f"{where}: {name}: replicas is {replicas!r}: a number from 1 to {MAX_REPLICAS}, or auto")
     spec.nodes[name] = NodeSpec(name, type_, where, values, process, replicas)
 
 
@@ -269,7 +270,7 @@ def _names(part: str, where: str) -> list[str]:
     else:
         names = [part.removesuffix(".")]
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise GraphError(f"{where}: '{name}' is no name of a node; write 'a ! b' or '[a, b] ! c'")
     return names
 

@@ -26,7 +26,7 @@ from nodes.rates import SLOWEST
 from pipeline.buffer import Buffer
 from pipeline.caps import pad
 from pipeline.errors import UserError
-from pipeline.node import Seconds, Source, SourceProperties, VideoInfo, seconds
+from pipeline.node import Seconds, Source, SourceProperties, VideoInfo
 
 __all__ = ["Capture", "redact"]
 
@@ -48,7 +48,7 @@ class Capture(Source):
     src = pad("video/raw", format="BGR")
 
     class Properties(SourceProperties):
-        uri: Annotated[str, BeforeValidator(_text)] = Field(
+        uri: Annotated[str, BeforeValidator(_text, json_schema_input_type=str | int)] = Field(
             min_length=1,
             repr=False,  # may hold a password
             description="webcam number, /dev/video*, video file, folder of pictures, rtsp:// or http:// address",
@@ -60,8 +60,8 @@ class Capture(Source):
         height: int | None = Field(None, ge=16, le=16384, description="frame height; keeps the aspect if alone")
         loop: bool = Field(False, description="start a recording over when it ends")
         start: Seconds = Field(0.0, description="where in a recording to start")
-        end: Annotated[float | None, BeforeValidator(seconds)] = Field(
-            None, ge=0, description="where in a recording to end; the frame at `end` is not shown"
+        end: Seconds | None = Field(
+            None, description="where in a recording to end; the frame at `end` is not shown; default: its own end"
         )
         rtsp_transport: Transport = Field("tcp", description="how RTSP brings the video: tcp or udp")
         timeout: Seconds = Field(
