@@ -101,6 +101,7 @@ class Emotion(BatchTransform):
             )  # fmt: skip
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from error
+        self._probabilities(np.stack([np.full((self._size, self._size), grey, np.uint8) for grey in (0, 127, 255)]))
         self.log("info", f"{props.weights} on {self._classify.where}")
 
     def close(self) -> None:
@@ -133,12 +134,19 @@ class Emotion(BatchTransform):
         return list(buffers)
 
     def _probabilities(self, faces: np.ndarray) -> np.ndarray:
-        """uint8 (N, S, S) -> float32 (N, classes), of one view or the mean of two."""
+        """uint8 (N, S, S) -> float32 (N, classes), of one view or the mean of two.
+
+        UserError where a network that overflows gives no number.
+        """
         assert self._classify is not None
-        if not self.props.mirror:
-            return self._classify(faces)
-        both = self._classify(np.concatenate([faces, faces[:, :, ::-1]]))
-        return both.reshape(2, len(faces), -1).mean(axis=0)
+        if self.props.mirror:
+            both = self._classify(np.concatenate([faces, faces[:, :, ::-1]]))
+            found = both.reshape(2, len(faces), -1).mean(axis=0)
+        else:
+            found = self._classify(faces)
+        if not np.isfinite(found).all():
+            raise UserError(f"{self.name}: {self.props.weights} gives probabilities that are no numbers: it is broken")
+        return found
 
     def _answer(
         self, buffer: Buffer, region: Region, patch: np.ndarray, asked: list[tuple[np.ndarray, Answer]]

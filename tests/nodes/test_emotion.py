@@ -201,6 +201,26 @@ def test_missing_weights_are_one_line(tmp_path: Path):
         Harness(Emotion(weights=str(tmp_path / "nosuch.safetensors")))
 
 
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
+def test_weights_that_overflow_are_refused_at_the_start(tmp_path: Path, backend: str):
+    model = ResNet9(width=4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 4:
+                parameter.fill_(6e4)  # finite, in fp16 too
+    path = tmp_path / "huge.safetensors"
+    save_weights(path, model.state_dict(), Header(width=4))
+    with pytest.raises(UserError, match=r"^mood: .*huge\.safetensors gives probabilities that are no numbers"):
+        Harness(Emotion(name="mood", weights=str(path), backend=backend))
+
+
+def test_an_answer_that_is_no_number_later_on_stops_with_one_line():
+    with Harness(Emotion(name="mood")) as harness:
+        harness.node._classify = lambda faces: np.full((len(faces), 7), np.nan, np.float32)
+        with pytest.raises(UserError, match=r"^mood: resnet9.* gives probabilities that are no numbers: it is broken$"):
+            harness.push(regions=[region("happy")])
+
+
 def test_most_class_means_are_read_as_their_class(plain: Harness):
     [out] = plain.push(regions=[region(label) for label in LABELS])
     right = sum(r.label == label for r, label in zip(out.regions, LABELS, strict=True))
