@@ -10,9 +10,12 @@ recipe. On a CPU only a few hundred pictures are seen: an epoch of the full netw
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +26,8 @@ from torchvision import transforms
 
 from bench.record import ROOT, Result, Settings, middle
 from nodes.emotion.model import ResNet9
+from pipeline.errors import UserError
+from trainer.allocator import keep_freed_memory
 from trainer.loop import Arrays, Run, computes_in_bf16
 from trainer.prepare import pick_device
 from trainer.recipe import Recipe, load_recipe
@@ -44,23 +49,22 @@ def run(settings: Settings) -> Result:
     result = Result("train")
     device = pick_device(settings.device)
     images, labels = _pictures(settings, PICTURES[device.type])
-    ways: dict[str, Callable[[Recipe], Iterator[float]]] = {
-        PEER: lambda recipe: _usual(recipe, images, labels, device),
-        FP32: lambda recipe: _ours(recipe, "fp32", images, labels, device),
-        BF16: lambda recipe: _ours(recipe, "bf16", images, labels, device),
-    }
-    ways = {name: way for name, way in ways.items() if name == PEER or settings.wants(name)}
+    names = [name for name in contestants(settings) if name == PEER or settings.wants(name)]
     if not computes_in_bf16(device, "auto"):
-        ways.pop(BF16, None)
+        names = [name for name in names if name != BF16]
         result.skipped.append(f"bf16: {device} does not compute in it")
     for width in WIDTHS:
         recipe = load_recipe(ROOT / "configs" / "training" / "article.yaml", [f"width={width}", "epochs=1000"])
-        going = {name: way(recipe) for name, way in ways.items()}
-        speeds: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(settings.runs + 1):  # in turns, so that a slow moment of the machine hits all alike
-            for name, epochs in going.items():
-                speed = next(epochs)
-                speeds[name] += [speed] if turn else []
+        speeds: dict[str, list[float]] = {name: [] for name in names}
+        going = {name: _Apart(*_way(name, recipe), images, labels, device) for name in names}
+        try:
+            for turn in range(settings.runs + 1):  # in turns, so that a slow moment of the machine hits all alike
+                for name, process in going.items():
+                    speed = process.epoch()
+                    speeds[name] += [speed] if turn else []
+        finally:
+            for process in going.values():
+                process.end()
         usual = middle(speeds[PEER])
         for name, found in speeds.items():
             speed = middle(found)
@@ -70,7 +74,7 @@ def run(settings: Settings) -> Result:
     result.notes += [
         f"{len(images)} pictures, {settings.runs} times after one that does not count; an epoch is {EPOCH:,} pictures, "
         "extrapolated, without its evaluation.",
-        f"{torch.get_num_threads()} threads; the usual way has worker processes for its pictures besides.",
+        f"A process each, {torch.get_num_threads()} threads; the usual way has more of them to prepare its pictures.",
         "Recipes say `precision: auto`: bf16 where the device computes in it, as here."
         if computes_in_bf16(device, "auto")
         else "Recipes say `precision: auto`: fp32 here.",
@@ -78,13 +82,53 @@ def run(settings: Settings) -> Result:
     return result
 
 
-def _ours(
-    recipe: Recipe, precision: str, images: np.ndarray, labels: np.ndarray, device: torch.device
-) -> Iterator[float]:
+def _way(name: str, recipe: Recipe) -> tuple[Callable[..., Iterator[float]], Recipe]:
+    """What a contestant runs. Beside the recipe it takes pictures, labels and the device."""
+    if name == PEER:
+        return _usual, recipe
+    return _ours, recipe.model_copy(update={"precision": {FP32: "fp32", BF16: "bf16"}[name]})
+
+
+class _Apart:
+    """A contestant in a process of its own, since what it sets there (malloc, threads) is the whole process's."""
+
+    def __init__(self, way: Callable[..., Iterator[float]], *given: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        # No daemon: these may have no processes of their own, and the usual loop needs them.
+        self._process = context.Process(target=_serve, args=(theirs, way, given))
+        self._process.start()
+        theirs.close()
+
+    def epoch(self) -> float:
+        """Images/s of one epoch more. UserError if the process died."""
+        try:
+            self._pipe.send(True)
+            return self._pipe.recv()
+        except (EOFError, OSError):
+            raise UserError("a process that trains for the comparison died") from None
+
+    def end(self) -> None:
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(pipe: Connection, way: Callable[..., Iterator[float]], given: tuple[Any, ...]) -> None:
+    epochs = way(*given)
+    try:
+        while pipe.recv():
+            pipe.send(next(epochs))
+    except EOFError:
+        return  # nobody asks any more
+
+
+def _ours(recipe: Recipe, images: np.ndarray, labels: np.ndarray, device: torch.device) -> Iterator[float]:
     """Images/s of one epoch after the other."""
+    if device.type == "cpu":
+        keep_freed_memory()
     data = Arrays(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
     few = Arrays(data.images[:8], data.labels[:8])
-    training = Run(recipe.model_copy(update={"precision": precision}), data, few, {})
+    training = Run(recipe, data, few, {})
     while True:
         training._train_epoch(lambda _: None)  # `train` would go on to the last one
         yield training.history[-1]["images_per_second"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from bench import e2e, startup, train
 from bench.record import Settings
 from pipeline.errors import UserError
 from tests.support.graphs import VIDEOS
+from trainer.recipe import Recipe
 
 
 def test_training_is_measured_against_the_usual_loop(monkeypatch: pytest.MonkeyPatch):
@@ -35,16 +37,32 @@ def test_the_usual_loop_has_a_worker_for_each_core_but_one(monkeypatch: pytest.M
 def test_training_is_measured_on_the_device_asked_for(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    asked: list[torch.device] = []
+    asked: list[tuple[object, str, torch.device]] = []
 
-    def usual(*given: object):
-        asked.append(given[-1])
-        yield from [1.0, 1.0]
+    class Apart:
+        def __init__(self, way: object, recipe: Recipe, *given: object) -> None:
+            device = given[-1]
+            assert isinstance(device, torch.device)
+            asked.append((way, recipe.precision, device))
 
-    monkeypatch.setattr(train, "_usual", usual)
+        def epoch(self) -> float:
+            return 1.0
+
+        def end(self) -> None: ...
+
+    monkeypatch.setattr(train, "_Apart", Apart)
     monkeypatch.setattr(train, "computes_in_bf16", lambda *_: True)
-    train.run(Settings(runs=1, only=(train.PEER,), device="cuda:1"))
-    assert set(asked) == {torch.device("cuda:1")}
+    train.run(Settings(runs=1, device="cuda:1"))
+    place = torch.device("cuda:1")
+    wanted = [(train._usual, "auto", place), (train._ours, "fp32", place), (train._ours, "bf16", place)]
+    assert asked == wanted * len(train.WIDTHS)
+
+
+def test_a_process_that_trains_and_dies_is_noticed():
+    apart = train._Apart(os._exit, 3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="died"):
+        apart.epoch()
+    apart.end()
 
 
 def test_startup_counts_from_the_command():
