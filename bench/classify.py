@@ -3,8 +3,7 @@
     emograph bench classify --seconds 3 --data fer2013.csv
     emograph bench classify --device cuda
 
-The peer is torch as one would write it without a thought for speed. The full network (width 64) has random weights
-here, which take the same time as trained ones; answers and accuracies are those of the weights that ship.
+The peer is torch as one would write it without a thought for speed. Both networks that ship are measured.
 """
 
 from __future__ import annotations
@@ -22,12 +21,10 @@ import numpy as np
 from bench import reuse
 from bench.classify_worker import CPU, CUDA, PEER
 from bench.record import ROOT, Result, Settings, percentile
-from nodes.emotion.architecture import parameter_shapes
 from nodes.emotion.backends import COMPUTES_IN, cpu_computes_in_bf16, installed
-from nodes.emotion.weights import Header
 from pipeline.errors import UserError
 
-SHIPPED, FULL = "resnet9-s", "width 64"
+SMALL, FULL = "resnet9-s", "resnet9"
 CPU_SIZES = (1, 2, 4, 8, 16, 64)
 CUDA_SIZES = (1, 8, 64, 512, 4096)
 """The last one goes in parts of the one before, so that copies and computing overlap."""
@@ -35,7 +32,7 @@ CUDA_SIZES = (1, 8, 64, 512, 4096)
 
 @dataclass(frozen=True)
 class Job:
-    """weights: SHIPPED or FULL. answers: whether to keep what it says of the faces."""
+    """weights: SMALL or FULL. answers: whether to keep what it says of the faces."""
 
     contestant: str
     weights: str
@@ -51,25 +48,25 @@ def run(settings: Settings) -> Result:
     result = Result("classify")
     chosen = _chosen(settings, result)
     with tempfile.TemporaryDirectory(prefix="emograph-bench-") as folder:
-        files = {SHIPPED: SHIPPED, FULL: _random_weights(Path(folder))}
         faces, labels = _faces(settings, Path(folder))
         threads = (1,) if settings.device != "cpu" else (1, 2)
         for count in threads:
-            for weights in (SHIPPED, FULL):
+            for weights in (SMALL, FULL):
                 where = settings.device if settings.device != "cpu" else f"{count} thread{'s' * (count > 1)}"
                 found = {}
                 for name in chosen:
-                    job = Job(name, weights, count, answers=count == 1 and weights == SHIPPED)
-                    found[name] = _measure(job, files[weights], faces, Path(folder), settings)
+                    job = Job(name, weights, count, answers=count == 1)
+                    found[name] = _measure(job, faces, Path(folder), settings)
                 _speed(result, f"{weights}, {where}", found)
-                if count == 1 and weights == SHIPPED:
-                    _start(result, found)
-                    _answers(result, chosen, Path(folder), labels)
+                if count == 1:
+                    _start(result, f"{weights}, {where}", found)
+                    _answers(result, weights, chosen, Path(folder), labels)
+    if labels is None:
+        result.skipped.append("accuracy on PublicTest: give --data fer2013.csv")
     if settings.device == "cpu":
-        reuse.measure(result, settings, SHIPPED)
+        reuse.measure(result, settings, SMALL)
     result.notes += [
         f"faces/s are of the median call; latencies are median / {_high(settings)}th percentile, in ms.",
-        f"{FULL} is the full network with random weights: for its speed alone.",
         "A process each; import, opening (with the first calls) and memory are of the whole process.",
     ]
     return result
@@ -99,12 +96,12 @@ def _chosen(settings: Settings, result: Result) -> list[str]:
     return names
 
 
-def _measure(job: Job, weights: str, faces: Path, folder: Path, settings: Settings) -> dict[str, Any]:
+def _measure(job: Job, faces: Path, folder: Path, settings: Settings) -> dict[str, Any]:
     sizes = CPU_SIZES if settings.device == "cpu" else CUDA_SIZES
     order = {
-        "contestant": job.contestant, "weights": weights, "threads": job.threads, "device": settings.device,
+        "contestant": job.contestant, "weights": job.weights, "threads": job.threads, "device": settings.device,
         "sizes": sizes, "seconds": settings.seconds, "runs": settings.runs,
-        "faces": str(faces) if job.answers else "", "answers": str(_answers_file(folder, job.contestant)),
+        "faces": str(faces) if job.answers else "", "answers": str(_answers_file(folder, job.weights, job.contestant)),
     }  # fmt: skip
     command = [sys.executable, "-m", "bench.classify_worker"]
     done = subprocess.run(command, input=json.dumps(order), capture_output=True, text=True, cwd=ROOT, check=False)
@@ -131,17 +128,17 @@ def _speed(result: Result, title: str, found: dict[str, dict[str, Any]]) -> None
         result.add(f"Latency in ms by batch size: {title}", contestant=name, **columns)
 
 
-def _start(result: Result, found: dict[str, dict[str, Any]]) -> None:
+def _start(result: Result, title: str, found: dict[str, dict[str, Any]]) -> None:
     for name, figures in found.items():
         columns = {key: figures[key] for key in ("import s", "open s", "memory MB")}
-        result.add(f"Start and memory: {SHIPPED}, 1 thread", contestant=name, **columns)
+        result.add(f"Start and memory: {title}", contestant=name, **columns)
 
 
-def _answers(result: Result, chosen: list[str], folder: Path, labels: np.ndarray | None) -> None:
+def _answers(result: Result, weights: str, chosen: list[str], folder: Path, labels: np.ndarray | None) -> None:
     """How far each one's probabilities are from the peer's, and its accuracy where labels are given."""
-    truth = np.load(_answers_file(folder, PEER))
+    truth = np.load(_answers_file(folder, weights, PEER))
     for name in chosen:
-        said = np.load(_answers_file(folder, name))
+        said = np.load(_answers_file(folder, weights, name))
         row: dict[str, Any] = {
             "largest difference": f"{np.abs(said - truth).max():.1e}",
             "labels changed": int((said.argmax(1) != truth.argmax(1)).sum()),
@@ -149,9 +146,7 @@ def _answers(result: Result, chosen: list[str], folder: Path, labels: np.ndarray
         }
         if labels is not None:
             row["PublicTest accuracy"] = f"{(said.argmax(1) == labels).mean():.2%}"
-        result.add(f"Answers: {SHIPPED}", contestant=name, **row)
-    if labels is None:
-        result.skipped.append("accuracy on PublicTest: give --data fer2013.csv")
+        result.add(f"Answers: {weights}", contestant=name, **row)
 
 
 def _faces(settings: Settings, folder: Path) -> tuple[Path, np.ndarray | None]:
@@ -172,22 +167,8 @@ def _faces(settings: Settings, folder: Path) -> tuple[Path, np.ndarray | None]:
     return path, None
 
 
-def _random_weights(folder: Path) -> str:
-    """The full network with weights of a sensible size."""
-    from safetensors.numpy import save_file
-
-    header, rng, tensors = Header(width=64), np.random.default_rng(0), {}
-    for name, shape in parameter_shapes(64, len(header.labels)).items():
-        spread = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.0
-        offset = 1.0 if name.endswith(("1.weight", "running_var")) else 0.0
-        tensors[name] = (offset + spread * rng.standard_normal(shape)).astype(np.float16)
-    path = folder / "random.safetensors"
-    save_file(tensors, path, {"emograph": header.model_dump_json()})
-    return str(path)
-
-
-def _answers_file(folder: Path, contestant: str) -> Path:
-    return folder / f"{contestant}.npy"
+def _answers_file(folder: Path, weights: str, contestant: str) -> Path:
+    return folder / f"{weights} {contestant}.npy"
 
 
 def _high(settings: Settings) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from nodes.emotion.backends import Backend, conflict, load
+from nodes.emotion.busy import ALWAYS, Busy
 from nodes.emotion.memory import Answer, Memory
 from nodes.preprocess import DEFAULT
 from pipeline import BatchTransform, Buffer, Properties, Region, Seconds, UserError, pad
@@ -91,7 +92,8 @@ class Emotion(BatchTransform):
         self.labels, self._size, self._margin = header.labels, header.preprocess.size, header.preprocess.margin
         self._fits = self._misfits = False
         """Whether a patch of the network's size has come, and of another one."""
-        self._margin_told = False
+        self._margin_told = self._busy_told = False
+        self._busy = Busy()
         self._memories: dict[str, Memory] = {}
         try:
             self._classify: Backend | None = load(
@@ -111,6 +113,7 @@ class Emotion(BatchTransform):
         return sum(region.patch is not None for region in buffer.regions)
 
     def transform_batch(self, buffers: list[Buffer]) -> list[Buffer | None]:
+        begun = self.clock()
         faces = [(b, r, p) for b in buffers for r in b.regions if (p := self._patch(r)) is not None]
         asked: list[tuple[np.ndarray, Answer]] = []
         try:
@@ -131,6 +134,8 @@ class Emotion(BatchTransform):
             self._label(buffer, region, answer.raw)
         for buffer in buffers:
             self._check_margin(buffer)
+        if self._busy.add(begun, self.clock()) >= ALWAYS:
+            self._tell_busy()
         return list(buffers)
 
     def _probabilities(self, faces: np.ndarray) -> np.ndarray:
@@ -189,6 +194,17 @@ class Emotion(BatchTransform):
         self._margin_told = True
         text = f"faces are cut with margin {margin:g}, but {self.props.weights} was trained with {self._margin:g}"
         self.log("warning", f"{buffer.stream}: {text}; set haardetect's margin to that")
+
+    def _tell_busy(self) -> None:
+        """Say once that the network cannot follow the cameras, and what would help. A lossless graph may wait for it."""
+        if self._busy_told or self.lossless:
+            return
+        self._busy_told = True
+        ways = ["weights: resnet9-s is a quarter of the work"] if self.props.weights == "resnet9" else []
+        if not self.props.reclassify_interval:
+            ways.append("reclassify_interval: 200ms classifies a face that looks the same less often")
+        cure = "; ".join(ways) or "give the cameras a lower fps"
+        self.log("warning", f"the network works without a pause, and frames may be dropped for it: {cure}")
 
     def _memory(self, stream: str) -> Memory:
         if stream not in self._memories:

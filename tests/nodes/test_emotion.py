@@ -184,6 +184,39 @@ def test_more_faces_than_a_batch_are_computed_in_parts_with_a_breath_between():
         assert all(r.label == "happy" for r in out.regions)
 
 
+def work(harness: Harness, seconds: float, rest: float, calls: int, lossless: bool = False) -> list[str]:
+    """Calls that take so long each, with a rest after each; what was warned of."""
+    harness.node.lossless = lossless
+
+    def classify(faces: np.ndarray) -> np.ndarray:
+        harness.clock += seconds
+        return np.full((len(faces), 7), 1 / 7, np.float32)
+
+    harness.node._classify = classify
+    for _ in range(calls):
+        harness.push(regions=[region("happy", track=None)])
+        harness.clock += rest
+    return [text for level, text in harness.logs if level == "warning"]
+
+
+def test_a_network_that_never_rests_is_told_once_with_what_helps():
+    with Harness(Emotion(weights="resnet9-s")) as harness:
+        assert work(harness, 0.2, 0.02, 100) == []  # 91 %
+        [told] = work(harness, 0.2, 0.001, 200)
+    assert told.startswith("the network works without a pause")
+    assert "resnet9-s" not in told
+    assert "reclassify_interval: 200ms" in told
+    with Harness(Emotion(weights="resnet9", reclassify_interval=1)) as harness:
+        [told] = work(harness, 0.2, 0.0, 60)
+    assert "resnet9-s is a quarter of the work" in told
+    assert "reclassify_interval" not in told
+
+
+def test_a_network_may_work_without_a_pause_where_no_frame_is_dropped_for_it():
+    with Harness(Emotion()) as harness:
+        assert work(harness, 0.2, 0.0, 100, lossless=True) == []
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_one_line():
     with pytest.raises(UserError, match="mood: device is 'cuda:0', but torch finds no usable GPU"):
