@@ -22,6 +22,7 @@ from bench import reuse
 from bench.classify_worker import CPU, CUDA, PEER
 from bench.record import ROOT, Result, Settings, percentile
 from nodes.emotion.backends import COMPUTES_IN, cpu_computes_in_bf16, installed
+from nodes.emotion.weights import available
 from pipeline.errors import UserError
 
 SMALL, FULL = "resnet9-s", "resnet9"
@@ -49,9 +50,13 @@ def run(settings: Settings) -> Result:
     chosen = _chosen(settings, result)
     with tempfile.TemporaryDirectory(prefix="emograph-bench-") as folder:
         faces, labels = _faces(settings, Path(folder))
+        networks = [name for name in (SMALL, FULL) if name in available()]
+        result.skipped += [
+            f"{name}: this version has no such weights" for name in (SMALL, FULL) if name not in networks
+        ]
         threads = (1,) if settings.device != "cpu" else (1, 2)
         for count in threads:
-            for weights in (SMALL, FULL):
+            for weights in networks:
                 where = settings.device if settings.device != "cpu" else f"{count} thread{'s' * (count > 1)}"
                 found = {}
                 for name in chosen:

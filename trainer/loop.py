@@ -8,6 +8,9 @@ on the CPU, in exactly the weights of an unbroken one. The best epoch is never p
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -101,13 +104,13 @@ class _Averages:
         pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
         self._means = [mean for mean, _ in pairs if mean.is_floating_point()]
         self._values = [value for _, value in pairs if value.is_floating_point()]
-        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._counts = [mean for mean, _ in pairs if not mean.is_floating_point()]
+        self._their_counts = [value for _, value in pairs if not value.is_floating_point()]
 
     def update(self, share: float) -> None:
         """Move the means towards the network's values by a share of the way."""
         torch._foreach_lerp_(self._means, self._values, share)  # pyright: ignore[reportPrivateImportUsage]
-        for count, value in self._counts:
-            count.copy_(value)
+        torch._foreach_copy_(self._counts, self._their_counts)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def computes_in_bf16(device: torch.device, wish: str) -> bool:
@@ -150,7 +153,7 @@ class Run:
         )
         self._forward: Callable[[Tensor], tuple[Tensor, Tensor | None]] = self.trainee
         self._ask_teachers: Callable[[Tensor], Tensor] = self.teachers
-        if recipe.compile and self.device.type == "cuda":
+        if recipe.compile and self.device.type == "cuda" and _can_compile():
             _allow_many_shapes(torch._dynamo.config)  # pyright: ignore[reportPrivateUsage]
             self._forward = torch.compile(self.trainee, dynamic=False)
             self._ask_teachers = torch.compile(self.teachers, dynamic=False)
@@ -329,6 +332,12 @@ class Run:
             correct += (logits.argmax(dim=1) == labels).sum()
             nll += F.cross_entropy(logits, labels, reduction="sum")
         return correct.item() / len(self.public), nll.item() / len(self.public)
+
+
+def _can_compile() -> bool:
+    """Whether Triton can build what it launches kernels with: that takes a C compiler and Python's headers."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
+    return compiler is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 def _allow_many_shapes(dynamo: Any) -> None:

@@ -98,5 +98,5 @@ def pick_device(wish: str) -> torch.device:
             raise UserError("no CUDA device is available: use --device cpu")
         if number and int(number) >= (count := torch.cuda.device_count()):
             raise UserError(f"there is no device {wish}: this machine has {count} (cuda:0 is the first)")
-        return torch.device(wish)
+        return torch.device("cuda", int(number)) if number else torch.device("cuda")
     return torch.device("cpu" if wish == "cpu" or not torch.cuda.is_available() else "cuda")

@@ -82,7 +82,7 @@ class Recipe(_Strict):
     precision: Annotated[
         Literal["auto", "bf16", "fp32"], Field(description="auto: bf16 where the device computes in it")
     ] = "auto"
-    compile: Annotated[bool, Field(description="torch.compile; CUDA only, slower on the CPUs tried")] = True
+    compile: Annotated[bool, Field(description="torch.compile; CUDA only, and where a C compiler is")] = True
     seed: Annotated[int, Field(ge=0, lt=2**32, description="of weights, order and augmentation")] = 0
 
     @model_validator(mode="after")

@@ -196,7 +196,7 @@ class Emotion(BatchTransform):
         self.log("warning", f"{buffer.stream}: {text}; set haardetect's margin to that")
 
     def _tell_busy(self) -> None:
-        """Say once that the network cannot follow the cameras, and what would help. A lossless graph may wait for it."""
+        """Say once that the network cannot follow the cameras, and what would help. In lossless mode they wait."""
         if self._busy_told or self.lossless:
             return
         self._busy_told = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -238,14 +239,20 @@ class Nothing:
     wait_event = record = lambda self, _: None
 
 
-@pytest.mark.parametrize("count", [1, 3, 4, 5, 17])
-def test_the_gpu_way_pads_splits_and_joins(count: int, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch):
-    """Its staging, buckets and parts, on the CPU and without graphs: what a GPU does is not shown by this."""
+@pytest.fixture
+def without_cuda(monkeypatch: pytest.MonkeyPatch):
+    """What the GPU's way calls of CUDA does nothing, so that it runs on the CPU."""
     for name in ("Stream", "Event"):
         monkeypatch.setattr(torch.cuda, name, Nothing)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+
+
+@pytest.mark.usefixtures("without_cuda")
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 17])
+def test_the_gpu_way_pads_splits_and_joins(count: int, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    """Its staging, buckets and parts, on the CPU and without graphs: what a GPU does is not shown by this."""
     run = CudaBackend("resnet9-s", torch.device("cpu"), "fp32", max_batch=4, graphs=False)
     widths: list[int] = []
     compute = run._probabilities
@@ -274,6 +281,66 @@ def test_a_gpu_is_asked_for_only_where_there_is_a_driver(monkeypatch: pytest.Mon
         assert len(asked) == times
     load("resnet9-s", device="cpu")
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: busy\nmore"), torch.OutOfMemoryError("2 GiB")])
+def test_a_gpu_that_cannot_be_used_is_one_line_or_left_alone(error: Exception, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(backends, "_may_have_gpu", lambda: True)
+    monkeypatch.setattr(on_cuda, "find_device", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "Stream", fail)
+    wanted = r"the GPU cpu (has no memory left for the network|cannot be used: CUDA error: busy)"
+    with pytest.raises(UserError, match=wanted + "; use device: cpu, or auto$"):
+        load("resnet9-s", device="cuda")
+    warnings: list[str] = []
+    assert "on a GPU" not in load("resnet9-s", warn=warnings.append).where
+    [told] = warnings
+    assert re.fullmatch(wanted + "; the network runs on the CPU", told)
+
+
+@pytest.mark.usefixtures("without_cuda")
+@pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="this torch does not tell a device's errors apart")
+def test_a_gpu_that_fails_later_on_ends_the_process(monkeypatch: pytest.MonkeyPatch):
+    run = CudaBackend("resnet9-s", torch.device("cpu"), "fp32", max_batch=4, graphs=False)
+
+    def fail(_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore")
+
+    monkeypatch.setattr(run, "_probabilities", fail)
+    with pytest.raises(SystemExit, match="^the GPU cpu failed: CUDA error: an illegal memory access was encountered$"):
+        run(faces()[:3])
+
+
+@pytest.mark.usefixtures("without_cuda")
+def test_sizes_without_a_graph_are_launched_kernel_by_kernel(truth: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    class Graph:
+        def __init__(self, *_: object, **__: object) -> None: ...
+        def __enter__(self) -> None: ...
+        def __exit__(self, *_: object) -> None:
+            raise RuntimeError("capture is not permitted")
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    for name in ("set_stream", "default_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: None)
+    warnings: list[str] = []
+    run = CudaBackend("resnet9-s", torch.device("cpu"), "fp32", max_batch=4, warn=warnings.append)
+    assert warnings == ["no CUDA graphs, which is slower: capture is not permitted"]
+    np.testing.assert_allclose(run(faces()[:7]), truth[:7], atol=1e-4)
+
+
+@pytest.mark.parametrize(("wanted", "found"), [("auto", 1), ("cuda", 1), ("cuda:0", 0), ("cuda:01", 1)])
+def test_gpus_are_counted_as_numbers(wanted: str, found: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert on_cuda.find_device(wanted) == torch.device("cuda", found)
+    for index in (2, 128, 256):
+        with pytest.raises(UserError, match=f"device is 'cuda:{index}', but there are 2 GPUs"):
+            on_cuda.find_device(f"cuda:{index}")
 
 
 def test_weights_of_a_foreign_type_are_one_line(tmp_path: Path):

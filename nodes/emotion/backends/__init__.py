@@ -80,11 +80,9 @@ def load(
         raise UserError(problem)
     read_header(weights)  # wrong weights are told before torch's import, which takes seconds
     if device != "cpu" and backend in ("auto", "torch") and (device != "auto" or _may_have_gpu()):
-        from nodes.emotion.backends import on_cuda
-
-        place = on_cuda.find_device(device)
-        if place is not None:
-            return on_cuda.CudaBackend(weights, place, "fp32" if precision == "fp32" else "bf16", max_batch, warn=warn)
+        found = _on_gpu(weights, device, "fp32" if precision == "fp32" else "bf16", max_batch, warn)
+        if found is not None:
+            return found
 
     wanted: Precision = "fp32" if precision == "auto" else precision
     if wanted == "bf16" and not cpu_computes_in_bf16():
@@ -140,6 +138,24 @@ def parts(count: int, size: int = PART) -> Iterator[slice]:
 def _load(name: BackendName, weights: str, precision: Precision, threads: int) -> Backend:
     module = importlib.import_module(f"nodes.emotion.backends.on_{name}")
     return module.load(weights, precision, threads)
+
+
+def _on_gpu(
+    weights: str, device: str, precision: Precision, max_batch: int, warn: Callable[[str], None]
+) -> Backend | None:
+    """The back end on a GPU; None where device is `auto` and no GPU can be used. UserError if it was named."""
+    from nodes.emotion.backends import on_cuda
+
+    place = on_cuda.find_device(device)
+    if place is None:
+        return None
+    try:
+        return on_cuda.CudaBackend(weights, place, precision, max_batch, warn=warn)
+    except on_cuda.GpuError as error:
+        if device != "auto":
+            raise UserError(f"{error}; use device: cpu, or auto") from error
+        warn(f"{error}; the network runs on the CPU")
+        return None
 
 
 def _may_have_gpu() -> bool:

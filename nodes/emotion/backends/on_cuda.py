@@ -25,6 +25,13 @@ LARGEST = 512
 _WARM_UPS = 3
 """Calls before a capture, so that cuDNN has chosen its algorithms and allocated its workspaces."""
 
+_FAULTS: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
+"""Errors of the device itself (since torch 2.8): after one, no call of this process succeeds any more."""
+
+
+class GpuError(UserError):
+    """A GPU that is there but cannot be used."""
+
 
 class CudaBackend:
     """bf16 (or fp32) and channels last; `graphs=False` launches kernel by kernel, for comparison."""
@@ -44,20 +51,31 @@ class CudaBackend:
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = False  # precision fp32 means it
         self._sizes = bucket_sizes(min(max_batch, LARGEST))
-        self._answers = _on_host(1, (self._classes,), torch.float32, device)
         try:
+            if device.type == "cuda":
+                torch.cuda.set_device(device)  # else pinned memory takes half a gigabyte of the first GPU as well
+            self._answers = _on_host(1, (self._classes,), torch.float32, device)
             self._model = fuse(model).to(device, torch.float32 if precision == "fp32" else torch.bfloat16)
             self._compute, self._copy = torch.cuda.Stream(device), torch.cuda.Stream(device)
             self._slots = [_Slot(self._sizes[-1], self._size, device) for _ in range(2)]
             self._input = torch.zeros_like(self._slots[0].faces)
             torch.cuda.synchronize(device)  # what was put there is there, for the other streams too
             self._graphs = self._capture(warn) if graphs else {}
+            self.where = f"{torch.cuda.get_device_name(device)} (torch, {precision}, {device})"
+            self._classify(np.zeros((1, self._size, self._size), np.uint8))
         except torch.OutOfMemoryError as error:
-            raise UserError(f"the GPU {device} has no memory left for the network; use device: cpu") from error
-        self.where = f"{torch.cuda.get_device_name(device)} (torch, {precision}, {device})"
-        self(np.zeros((1, self._size, self._size), np.uint8))
+            raise GpuError(f"the GPU {device} has no memory left for the network") from error
+        except RuntimeError as error:  # in use by somebody alone, a driver of another version, a device that fell out
+            raise GpuError(f"the GPU {device} cannot be used: {_first_line(error)}") from error
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
+        """See `Backend`. After an error of the GPU itself the process ends, so that a fresh one takes over."""
+        try:
+            return self._classify(faces)
+        except _FAULTS as error:
+            raise SystemExit(f"the GPU {self._device} failed: {_first_line(error)}") from error
+
+    def _classify(self, faces: np.ndarray) -> np.ndarray:
         if len(faces) > len(self._answers):
             self._answers = _on_host(len(faces), (self._classes,), torch.float32, self._device)
         for number, part in enumerate(parts(len(faces), self._sizes[-1])):
@@ -91,25 +109,32 @@ class CudaBackend:
             return (self._model(faces).float() / self._temperature).softmax(dim=1)
 
     def _capture(self, warn: Callable[[str], None]) -> dict[int, tuple[torch.cuda.CUDAGraph, Tensor]]:
-        """Batch size -> graph and its output. They run one after the other, so they share their memory."""
-        graphs = {}
+        """Batch size -> graph and its output. They run one after the other, so they share their memory.
+
+        Sizes that cannot be captured have no graph: they are launched kernel by kernel.
+        """
+        graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         pool = torch.cuda.graph_pool_handle()
-        try:
-            for bucket in reversed(self._sizes):  # the largest first: the smaller ones fit into what it took
-                faces = self._input[:bucket]
-                with torch.cuda.stream(self._compute):
-                    for _ in range(_WARM_UPS):
-                        self._probabilities(faces)
-                self._compute.synchronize()
+        failed = False
+        for bucket in reversed(self._sizes):  # the largest first: the smaller ones fit into what it took
+            faces = self._input[:bucket]
+            with torch.cuda.stream(self._compute):
+                for _ in range(_WARM_UPS):
+                    self._probabilities(faces)
+            self._compute.synchronize()
+            if failed:
+                continue  # warm all the same: a frame must not wait for cuDNN's choice
+            try:
                 graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(graph, pool=pool, stream=self._compute):
                     output = self._probabilities(faces)
                 graphs[bucket] = graph, output
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            warn(f"no CUDA graphs, which is slower: {str(error).splitlines()[0]}")
-            return {}
+            except (torch.OutOfMemoryError, *_FAULTS):
+                raise
+            except RuntimeError as error:
+                failed = True
+                torch.cuda.set_stream(torch.cuda.default_stream(self._device))  # a broken capture may leave its own
+                warn(f"no CUDA graphs, which is slower: {_first_line(error.__context__ or error)}")
         return graphs
 
 
@@ -139,7 +164,13 @@ def find_device(wanted: str) -> torch.device | None:
         if wanted == "auto":
             return None
         raise UserError(f"device is '{wanted}', but torch finds no usable GPU; use device: auto or cpu")
-    device = torch.device("cuda" if wanted == "auto" else wanted)
-    if device.index is not None and device.index >= torch.cuda.device_count():
+    _, _, index = wanted.partition(":")
+    number = int(index) if index else torch.cuda.current_device()
+    # Compared as a number: torch.device keeps a byte of it, so that cuda:256 would be the first GPU.
+    if number >= torch.cuda.device_count():
         raise UserError(f"device is '{wanted}', but there are {torch.cuda.device_count()} GPUs")
-    return torch.device("cuda", device.index if device.index is not None else torch.cuda.current_device())
+    return torch.device("cuda", number)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
