@@ -37,7 +37,8 @@ def message_line(level: str, node: str, text: str, since: float) -> Text:
 def print_ledger(supervisor: Supervisor, stream: TextIO | None = None) -> None:
     """The account of every camera, and what each node did."""
     ledgers = supervisor.ledgers
-    seconds = time.monotonic() - (supervisor.playing_at or time.monotonic())
+    end = supervisor.finished_at or time.monotonic()
+    seconds = end - (supervisor.playing_at or end)
     rows = []
     for name, ledger in ledgers.items():
         latency = supervisor.figures[name].metrics.get("latency_ms")

@@ -80,7 +80,7 @@ class _View:
                 self.errors.append(f"{fields['node']}: {fields['text']}")
             self.screen.message(fields["level"], fields["node"], fields["text"])
         elif what == "trace" and self.trace is not None:
-            self.trace.add(fields["buffers"], self.plan.sources)
+            self.trace.add(fields["buffers"])
         elif what == "tick" and supervisor is not None:
             self.show_events()
             self.screen.tick(supervisor)

@@ -68,6 +68,11 @@ class Process:
         self.state = "NULL"
         self.died_at = time.monotonic()
 
+    @property
+    def was_ready(self) -> bool:
+        """Whether this start of it came as far as READY, whatever it is now."""
+        return self.ready_at >= self.started_at > 0
+
     def report(self, now: float, cpu: float, rss: int, garbage: int) -> None:
         """What it said of itself."""
         if self.cpu_at:
@@ -104,7 +109,7 @@ class Process:
         patient: what it needs is away and will come back; it is tried without limit.
         """
         now = time.monotonic()
-        if self.ready_at >= self.started_at and now - self.ready_at > self.HEALTHY_AFTER:
+        if self.was_ready and now - self.ready_at > self.HEALTHY_AFTER:
             self.restarts = 0
         self.restarts += 1
         self.restarts_total += 1

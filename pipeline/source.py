@@ -157,7 +157,7 @@ class SourceRunner:
         self.node.stopping.set()
         if self._reader is not None:
             self._to_reader.put(None)
-            self._reader.join(timeout=1.5)
+            self._reader.join(timeout=0.5)  # well within QUIT_TIMEOUT of the supervisor
             if self._reader.is_alive():
                 return  # stuck in a camera driver: the process ends without closing it
         self.node.close()
@@ -217,6 +217,8 @@ class SourceRunner:
             self._ready = None
             self._captured(buffer)
             self.on_sent(time.monotonic_ns(), max(self._fill_took, self._interval if paced else 0))
+            if paced:
+                break  # the next one may be due already: without a look at what has come home the window seems full
         return time.monotonic_ns()
 
     def _in_phase(self, now: int) -> int:
@@ -285,7 +287,8 @@ class SourceRunner:
         if not buffer.wall:  # a source that receives frames knows better when they were captured
             buffer.wall = time.time_ns() - (now - buffer.captured)
         buffer.deadline = buffer.captured + self.budget_ns if self.budget_ns else 0
-        full = self._window_full
+        self._send_pending()  # it is older, and its rest may have ended while this one was captured
+        full = self._pending is not None or self._window_full
         buffer.sequence = self.ring.capture(buffer.slot)
         self._captured_at[buffer.slot] = buffer.captured
         buffer._frame = None

@@ -249,6 +249,10 @@ def _become_worker(
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed()  # not everybody the same numbers
         work()
+    except SystemExit as error:  # as Python itself ends on it, but for what it would do at its exit
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        os._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
     except BaseException:
         traceback.print_exc()
         os._exit(1)

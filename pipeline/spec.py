@@ -180,6 +180,10 @@ def _define(spec: GraphSpec, name: str, where: str, values: dict[str, Any]) -> N
         raise GraphError(f"{where}: '{name}' is no name for a node: up to 41 letters, digits, '_' and '-'")
     if name in spec.nodes:
         raise GraphError(f"{where}: duplicate name '{name}'; first at {spec.nodes[name].where}")
+    spec.nodes[name] = _node(name, where, values)
+
+
+def _node(name: str, where: str, values: dict[str, Any]) -> NodeSpec:
     type_ = values.pop("type", None)
     if not isinstance(type_, str):
         raise GraphError(f"{where}: {name}: 'type' is missing")
@@ -190,7 +194,7 @@ def _define(spec: GraphSpec, name: str, where: str, values: dict[str, Any]) -> N
         replicas = int(replicas)
     if replicas != "auto" and (type(replicas) is not int or not 1 <= replicas <= MAX_REPLICAS):
         raise GraphError(f"{where}: {name}: replicas is {replicas!r}: a number from 1 to {MAX_REPLICAS}, or auto")
-    spec.nodes[name] = NodeSpec(name, type_, where, values, process, replicas)
+    return NodeSpec(name, type_, where, values, process, replicas)
 
 
 def _expand(value: Any, where: str) -> Any:
@@ -242,8 +246,7 @@ def _set(spec: GraphSpec, setting: str) -> None:
     node = spec.nodes[name]
     values = {"type": node.type, "process": node.process, "replicas": node.replicas, **node.properties}
     values[prop] = _scalar(_expand(text, where))
-    del spec.nodes[name]
-    _define(spec, name, node.where, {k: v for k, v in values.items() if v is not None})
+    spec.nodes[name] = _node(name, node.where, {k: v for k, v in values.items() if v is not None})
 
 
 # Links and launch strings ---------------------------------------------------------------------------------

@@ -74,6 +74,8 @@ class Supervisor:
         self.errors: list[str] = []
         self.garbage = 0
         self.playing_at: float | None = None
+        self.finished_at: float | None = None
+        """When the last buffer was home; closing the nodes comes after it."""
         self.stop_reason: str | None = None
         self._stop_at = 0.0
         self._stop_told = False
@@ -133,6 +135,7 @@ class Supervisor:
                 self._listen(0.05)
                 self.monitor.tick()
                 self.on_event("tick", {})
+            self.finished_at = time.monotonic()
             self._quit()
         finally:
             self._end_all()
@@ -176,9 +179,9 @@ class Supervisor:
                     self._start(process)
             elif (code := process.child.poll()) is not None:
                 self._died(process, code)
-            elif process.state == "NULL" and now - process.started_at > START_TIMEOUT:
+            elif not process.was_ready and now - process.started_at > START_TIMEOUT:
                 self._kill(process, f"not ready after {START_TIMEOUT:.0f} s")
-            elif process.state != "NULL" and now - process.heard_at > HANG_TIMEOUT:
+            elif process.was_ready and now - process.heard_at > HANG_TIMEOUT:
                 self._kill(process, f"no sign of life for {HANG_TIMEOUT:.0f} s")
         ready = [p for p in self.processes.values() if p.state in ("READY", "PLAYING")]
         if self.playing_at is None and len(ready) == len(self.processes) and self.stop_reason is None:
@@ -259,7 +262,7 @@ class Supervisor:
     def _died(self, process: Process, code: int) -> None:
         """A process ended that should not have: give up, or start it again after a while."""
         self._hear()  # its last words
-        ready = process.state != "NULL"
+        ready = process.was_ready
         self._forget(process)
         if process.error and (ready or process.restarts_total == 0):
             self.errors.append(process.error)

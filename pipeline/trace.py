@@ -21,7 +21,7 @@ class TraceFile:
         self.path = path
         self.plan = plan
         self.events: list[dict[str, Any]] = []
-        self._batches: set[tuple[str, int]] = set()
+        self._seen: set[tuple[str, int, str, int]] = set()
         self._pid = {name: index + 1 for index, name in enumerate(plan.processes)}
         self._tid: dict[tuple[str, str], int] = {}
         try:
@@ -33,18 +33,21 @@ class TraceFile:
             self.events.append({"ph": "M", "name": "process_name", "pid": pid, "args": {"name": name}})
             self.events.append({"ph": "M", "name": "process_sort_index", "pid": pid, "args": {"sort_index": pid}})
 
-    def add(self, buffers: list[Any], cameras: list[str]) -> None:
+    def add(self, buffers: list[Any]) -> None:
         """Traces as a source reports them: (sequence, fate, [[node, taken ns, released ns, batch], ...])."""
         for sequence, (at, reason), trace in buffers:
-            camera = trace[0][0] if trace else (cameras[0] if cameras else "")
+            camera = trace[0][0] if trace else ""
             for node, start, end, batch in trace:
                 pid = self._pid[self.plan.nodes[node].process]
                 args = {"sequence": sequence, "fate": reason if not at else f"{at}: {reason}"}
-                if self.plan.nodes[node].kind == "batch":
-                    # One call for many buffers is one slice, whichever camera's buffer tells of it first.
-                    if (node, start) in self._batches:
-                        continue
-                    self._batches.add((node, start))
+                batched = self.plan.nodes[node].kind == "batch"
+                # One call for many buffers is one slice, whichever camera's buffer tells of it first; and each branch
+                # of a tee tells of all that was before it.
+                slice_ = (node, start, "", 0) if batched else (node, start, camera, sequence)
+                if slice_ in self._seen:
+                    continue
+                self._seen.add(slice_)
+                if batched:
                     for at_ns, value in ((start, batch), (end, 0)):
                         self.events.append(
                             {

@@ -178,7 +178,13 @@ class Worker:
                 self._next_tick[name] = 0.0
         self.say("state", state="READY")
 
-    def close(self) -> None:
+    def end(self, quiet: bool = False) -> None:
+        """Close the nodes and tell the supervisor. quiet: a worse error is on its way, so theirs are not told."""
+        self.close(quiet)
+        self.say("state", state="NULL")
+        self.context.destroy(linger=500)
+
+    def close(self, quiet: bool = False) -> None:
         """READY -> NULL, in order of flow; every node that was opened is closed once, whatever the others do."""
         self._flush()
         for name in [n for n in self.nodes if n in self._opened]:
@@ -190,7 +196,8 @@ class Worker:
                     self.nodes[name].close()
             except Exception as error:
                 text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-                self.say("error", text=str(UserError(f"while closing: {text}").at(name)))
+                if not quiet:
+                    self.say("error", text=str(UserError(f"while closing: {text}").at(name)))
 
     # Bus -----------------------------------------------------------------------------------------------
 
@@ -368,7 +375,7 @@ class Worker:
             now = time.monotonic()
             for name, due_at in self._next_tick.items():
                 if now >= due_at:
-                    self.nodes[name].tick()
+                    self._tick(name)
                     interval = self.nodes[name].tick_interval or 1.0
                     self._next_tick[name] = now + interval
             self._announce()
@@ -390,6 +397,12 @@ class Worker:
             wait_ms = 0 if more or self._unheard or wait <= 0 else math.ceil(wait * 1000)
         alarm.close()
         self._report(time.monotonic())
+
+    def _tick(self, name: str) -> None:
+        try:
+            self.nodes[name].tick()
+        except UserError as error:
+            raise error.at(name) from None
 
     def _announce(self) -> None:
         """Tell the supervisor, once each, that a source has drained and that a buffer has passed a node."""
@@ -425,9 +438,10 @@ def work() -> None:
     except UserError as error:
         worker.say("error", text=str(error))
         code = 1
-    worker.close()
-    worker.say("state", state="NULL")
-    worker.context.destroy(linger=500)
+    except BaseException:  # what the other nodes of this process hold (a report, a film) is kept all the same
+        worker.end(quiet=True)
+        raise
+    worker.end()
     sys.stdout.flush()
     os._exit(code)  # interpreter shutdown would only wait for other people's threads
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline import ring
+from pipeline.plan import NodePlan
+from pipeline.source import SourceRunner
 from pipeline.supervisor import Supervisor
 from pipeline.trace import TraceFile
+from tests.support.enginenodes import Numbers
 from tests.support.graphs import run_graph
 
 pytestmark = pytest.mark.usefixtures("engine_nodes")
@@ -178,7 +184,7 @@ def test_every_buffer_brings_its_trace_home(tmp_path: Path):
         times = [t for _, start, end, _ in trace for t in (start, end)]
         assert times == sorted(times)
     file = TraceFile(tmp_path / "trace.json", run.supervisor.plan)
-    file.add(run.traces, ["a"])
+    file.add(run.traces)
     file.write()
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     slices = [e for e in events if e["ph"] == "X"]
@@ -187,6 +193,54 @@ def test_every_buffer_brings_its_trace_home(tmp_path: Path):
     rows = {e["args"]["name"] for e in events if e["name"] == "process_name"}
     assert rows == {"a", "w", "g", "n"}
     assert any(e["ph"] == "C" and e["args"]["items"] > 0 for e in events)
+
+
+def test_a_tee_does_not_double_what_was_before_it(tmp_path: Path):
+    run = run_graph(
+        "numbers name=a num_buffers=10 ! work name=w ! nothing name=n  w. ! odd ! nothing name=o", trace=True
+    )
+    file = TraceFile(tmp_path / "trace.json", run.supervisor.plan)
+    file.add(run.traces)
+    slices = [event["name"] for event in file.events if event["ph"] == "X"]
+    assert len(slices) == len(set(slices))
+    assert {name for name in slices if name.startswith(("n ", "w "))} <= {f"{n} a#{i}" for n in "nw" for i in range(10)}
+    assert sum(name.startswith("w ") for name in slices) >= sum(name.startswith("n ") for name in slices) > 0
+
+
+def test_a_recording_that_decodes_too_slowly_is_not_dropped_for_it():
+    """Its frames come late, but those that went before them are long back."""
+    run = run_graph("numbers name=a num_buffers=60 fps=100 slow_fill=20ms ! nothing")
+    assert run.ledgers["a"].captured == 60
+    assert run.ledgers["a"].delivered > 40
+
+
+def test_a_frame_that_waits_goes_before_a_newer_one():
+    node = Numbers(name="a", fps=30)
+    plan = NodePlan("a", "a", "numbers", "", "source", "a", {})
+    ring_fd = ring.create()
+    runner = SourceRunner(
+        node, plan, [], ring_fd, planes=1, budget_ns=10**12, phase=0.0, log=lambda level, name, text: None
+    )
+    sent: list[int] = []
+    runner._send = lambda buffer: sent.append(buffer.sequence)
+    try:
+        runner.open(restarted=False)
+
+        def capture() -> None:
+            buffer = runner._blank()
+            assert buffer is not None
+            assert runner._fill(buffer)
+            runner._captured(buffer)
+
+        runner._rest_until = time.monotonic_ns() + 10**10
+        capture()
+        assert sent == []  # it rests, and the frame waits
+        runner._rest_until = time.monotonic_ns()
+        capture()
+        assert sent == [0, 1]
+    finally:
+        os.close(ring_fd)
+        os.close(runner.wake)
 
 
 def test_numpy_numbers_travel_and_other_objects_cost_one_frame(tmp_path: Path):

@@ -213,6 +213,42 @@ def test_a_hang_outside_of_frames_is_noticed(monkeypatch: pytest.MonkeyPatch):
     assert run.ledgers["a"].captured == 20
 
 
+def test_what_is_wrong_outside_of_a_node_stops_the_graph_after_a_restart_too():
+    run = run_graph("numbers name=a num_buffers=40 ! work name=w abort_at=7 fatal_at=20 ! nothing", ["mode=lossless"])
+    assert run.error is not None
+    assert run.error.startswith("w: ")
+    assert run.supervisor.processes["w"].restarts_total == 1
+
+
+def test_a_node_may_ask_for_a_fresh_process():
+    run = run_graph("numbers name=a num_buffers=20 ! trouble name=t leave=true", ["mode=lossless"])
+    assert run.error is None
+    assert run.said("the process ended with code 1: the device is gone")
+    assert run.ledgers["a"].delivered + run.ledgers["a"].dropped["t", "lost"] == 20
+
+
+def test_the_other_nodes_of_a_process_that_fails_are_closed(tmp_path: Path):
+    """So what they hold is kept; here it is a file's last line, once for each process that had it."""
+    out = tmp_path / "out"
+    run = run_graph(
+        f"numbers name=a num_buffers=20 ! record path={out} last_line=closed process=one  a. ! trouble leave=true process=one",
+        ["mode=lossless"],
+    )
+    assert run.error is None
+    assert out.read_text().splitlines().count("closed") == 2
+
+
+def test_a_process_that_was_ready_stays_so_until_the_next_start():
+    process = Process("p", ["n"])
+    assert not process.was_ready
+    process.started_at, process.ready_at, process.state = 10.0, 11.0, "READY"
+    assert process.was_ready
+    process.state = "NULL"  # it closes, in order
+    assert process.was_ready
+    process.started_at = 12.0
+    assert not process.was_ready
+
+
 def test_a_source_that_dies_with_nodes_of_its_process(tmp_path: Path):
     out = tmp_path / "out"
     run = run_graph(

@@ -67,6 +67,7 @@ def test_set_overrides_what_the_file_says(tmp_path: Path):
     spec = load(str(file), ["door.fps=12", "mode=live", "latency_budget=1s", "faces.replicas=1"])
     assert spec.nodes["door"].properties["fps"] == 12
     assert (spec.mode, spec.latency_budget, spec.nodes["faces"].replicas) == ("live", 1.0, 1)
+    assert list(spec.nodes) == ["door", "desk", "faces", "end"]  # their order decides tiles and replicas
 
 
 @pytest.mark.parametrize(

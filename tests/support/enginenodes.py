@@ -41,6 +41,7 @@ class Numbers(Source):
         height: int = 48
         live: bool = False
         force_paced: bool = Field(False, description="ask for pacing whatever the mode is")
+        slow_fill: Seconds = Field(0.0, description="how long a frame takes")
         slow_reopen: Seconds = Field(0.0, description="how long it takes to open after a restart")
         chatter: int = Field(0, description="messages to post with the last frame")
         saying: str = Field("", description="a message to post with every frame")
@@ -65,6 +66,7 @@ class Numbers(Source):
         if self.live:
             if self.stopping.wait(1 / self.props.fps):
                 return False
+        time.sleep(self.props.slow_fill)
         buffer.frame[:] = self.next % 251
         buffer.pts = int(self.next * 1e9 / (self.props.fps or 30))
         buffer.meta["number"] = self.next
@@ -169,6 +171,7 @@ class Record(Sink):
     class Properties(Properties):
         path: str = Field(description="file to append to")
         delay: Seconds = 0.0
+        last_line: str = Field("", description="to write when it is closed")
 
     sink = pad("video/raw", access="read")
 
@@ -186,6 +189,8 @@ class Record(Sink):
             self.file.write(f"{mark.stream} eos\n")
 
     def close(self) -> None:
+        if self.props.last_line:
+            self.file.write(f"{self.props.last_line}\n")
         self.file.close()
 
 
@@ -218,6 +223,7 @@ class Trouble(Sink):
         hang_in_open: bool = False
         talk_in_close: int = Field(0, description="bytes to stderr")
         unknown: bool = Field(False, description="observe a metric that is NaN")
+        leave: bool = Field(False, description="end the process at the first buffer, as for a device that is gone")
 
     sink = pad("ANY", access="none")
     tick_interval = 0.1
@@ -236,6 +242,8 @@ class Trouble(Sink):
     def consume(self, buffer: Buffer) -> None:
         if self.props.unknown:
             self.observe("unknown", math.nan)
+        if self.props.leave and not self.restarted:
+            raise SystemExit("the device is gone")
 
     def close(self) -> None:
         for _ in range(self.props.talk_in_close // 100):
