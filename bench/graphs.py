@@ -79,6 +79,8 @@ def measure(
         supervisor.close()
     if not found.seconds:
         raise UserError("the graph ended before it was measured")
+    if not found.frames:
+        raise UserError(f"no frame came through in {found.seconds:.0f} s: {found.dropped or 'none was captured'}")
     return found
 
 

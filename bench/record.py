@@ -168,7 +168,8 @@ def commit() -> str:
     try:
         git = ["git", "-C", str(ROOT)]
         head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
-        status = [*git, "status", "--porcelain", "-uno", "--", ".", ":!bench/results"]
+        # With files that git does not know: what is measured may import them.
+        status = [*git, "status", "--porcelain", "--", "pipeline", "nodes", "trainer", "bench", ":!bench/results"]
         changed = subprocess.run(status, capture_output=True, text=True, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown"

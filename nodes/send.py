@@ -142,8 +142,8 @@ class Send(Sink):
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # who is gone is told by an error, not by silence
         self._socket.setsockopt(zmq.MAXMSGSIZE, remotelink.MAX_ASK)
-        # How long `close` may wait for what is on its way; with nothing to lose the orderly end comes first.
-        self._socket.setsockopt(zmq.LINGER, 5000 if self.lossless else 500)
+        # A lossless end has waited for what is on its way before; any other must not take longer than it may.
+        self._socket.setsockopt(zmq.LINGER, 500)
         remotelink.tune(self._socket, self.props.endpoint)
         try:
             self._socket.bind(self.props.endpoint)

@@ -16,6 +16,7 @@ import shutil
 import signal
 import stat
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -129,7 +130,10 @@ class Reaper:
 
     def __init__(self, directory: Path) -> None:
         read_end, self._lifeline = os.pipe()
-        self.pid = os.fork()
+        with warnings.catch_warnings():
+            # Python 3.12 warns of threads that the child does not have; numpy alone has some. This child needs none.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pid = os.fork()
         if self.pid == 0:
             # In the child: no Python beyond what is needed, and never back into the caller.
             try:

@@ -83,7 +83,7 @@ class Supervisor:
         self._abort = False
         self._play_sent: set[str] = set()
         self.directory = RunDirectory(plan.name, file)
-        # Forked before any thread or socket exists in this process.
+        # Forked before any thread or socket of this class exists.
         self._reaper = Reaper(self.directory.path)
         self._spawner: Spawner | None = None
         self._spawner_deaths = 0

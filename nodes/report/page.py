@@ -93,7 +93,7 @@ def clock(seconds: float) -> str:
 
 def _labels(cameras: Iterable[Camera]) -> list[str]:
     """All expressions that there are, in the order of their colours, strange ones last."""
-    found = {name for camera in cameras for track in camera.tracks.values() for name in track.labels}
+    found = {name for camera in cameras for name in camera.labels}
     for camera in cameras:
         for track in camera.tracks.values():
             found |= {name for bin_ in track.bins.values() for name in bin_.sums}
@@ -110,7 +110,7 @@ def _camera(camera: Camera, labels: list[str]) -> dict[str, Any]:
         "lanes": drawn,
         "rows": [_row(track, labels) for track in shown],
         "all": _shares(camera.labels, labels),
-        "more": len(tracks) - len(shown),
+        "more": len(tracks) - len(shown) + camera.others,
     }
 
 

@@ -15,6 +15,10 @@ from pipeline import Region
 
 BINS = 600
 """Bins of a track, at the most: more than a timeline has pixels to show."""
+TRACKS = 240
+"""Tracks of a camera that are kept one by one, at the most; of shorter ones only what they add to the whole."""
+QUIET = 60.0
+"""Seconds after which a track that was not seen will not be seen again."""
 FIRST_WIDTH = 0.1
 """Seconds of a bin at first."""
 
@@ -90,6 +94,9 @@ class Camera:
     first: float = 0.0
     last: float = 0.0
     tracks: dict[int | None, Track] = field(default_factory=dict)
+    others: int = 0
+    """Tracks that are no longer kept one by one."""
+    other_labels: Counter[str] = field(default_factory=Counter)
 
     def add(self, at: float, regions: list[Region]) -> None:
         """The faces of one frame, at `at` seconds."""
@@ -100,8 +107,18 @@ class Camera:
         for region in regions:
             track = self.tracks.setdefault(region.track, Track(region.track))
             track.add(at, region, self.keep_patches)
+        if len(self.tracks) > TRACKS:
+            self._fold(at)
+
+    def _fold(self, now: float) -> None:
+        """Let the shortest tracks go, half of what is kept, but for those that may still be in view."""
+        gone = sorted((t for t in self.tracks.values() if now - t.last > QUIET), key=lambda track: track.frames)
+        for track in gone[: TRACKS // 2]:
+            del self.tracks[track.number]
+            self.others += 1
+            self.other_labels += track.labels
 
     @property
     def labels(self) -> Counter[str]:
         """Of all its faces together."""
-        return sum((track.labels for track in self.tracks.values()), Counter())
+        return sum((track.labels for track in self.tracks.values()), self.other_labels)

@@ -25,6 +25,9 @@ SIZES = (TILE, FULL)
 KEEP_INTERVAL = 1.0
 """Seconds between two tiles that are kept (not encoded) while nobody looks."""
 
+STALE_NS = 3_000_000_000
+"""A picture that is so much older than what is kept by now."""
+
 
 class Picture(NamedTuple):
     """A JPEG. number: counts the camera's frames; wall: capture time, UTC ns."""
@@ -105,6 +108,8 @@ class Pictures:
                 done = self._done.get(key)
                 if kept and key not in self._queue and (done is None or done.number < kept.number):
                     self._queue[key] = kept
+                if kept and done and kept.wall - done.wall > STALE_NS:
+                    del self._done[key]  # of when somebody last looked: not to be shown as the present
             if self._queue:
                 self._turn.notify()
 

@@ -68,6 +68,19 @@ def test_long_tracks_keep_their_shares_in_bounded_memory():
     assert (track.first, track.last) == (0, 3999.9)
 
 
+def test_a_crowd_is_counted_in_bounded_memory():
+    camera = Camera("door")
+    for second in range(3000):  # one visitor a second, each for three frames; one who stays
+        label = "happy" if second % 3 else "sad"
+        for part in range(3):
+            camera.add(second + part / 3, [face(label, track=second + 2), face("neutral", track=1)])
+    assert len(camera.tracks) <= 240
+    assert camera.others + len(camera.tracks) == 3001
+    assert camera.labels == {"happy": 6000, "sad": 3000, "neutral": 9000}
+    assert camera.tracks[1].frames == 9000
+    assert "2941 shorter tracks are part of" in page(camera)
+
+
 def test_the_timeline_has_every_stretch_at_its_time():
     camera = seen(*["happy"] * 40, *["sad"] * 60)
     [lane] = lanes(list(camera.tracks.values()), camera, ["happy", "sad", "neutral"], lambda n: n, lambda n: n)

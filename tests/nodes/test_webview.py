@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from nodes.webview import WebView, figures, limits
+from nodes.webview.pictures import Pictures
 from pipeline import Buffer, Harness, Region, UserError
 from pipeline.events import decode
 from tests.support.command import wait_until
@@ -154,6 +155,28 @@ def test_who_opens_the_page_late_sees_the_last_picture():
         with listen(url, "/ws/video") as viewer:
             viewer.send('{"watch": {"door": "tile", "desk": "tile"}, "ready": 1}')
             assert [p["camera"] for p, _ in pictures(viewer.recv(20))] == ["door"]
+
+
+def test_a_picture_of_when_somebody_last_looked_is_not_the_present(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("nodes.webview.pictures.KEEP_INTERVAL", 0.0)
+    encoded = threading.Event()
+    shown = Pictures(width=64, quality=80, on_picture=encoded.set)
+    try:
+        shown.want([("door", "tile")])
+        shown.offer("door", frame(), wall=0)
+        assert encoded.wait(20)
+        assert shown.newest("door", "tile") is not None
+        encoded.clear()
+        shown.offer("door", frame(), wall=7200 * 10**9)  # nobody looks: it is kept, not encoded
+        shown.want([("door", "tile")])
+        seen = shown.newest("door", "tile")
+        assert seen is None or seen.number == 2
+        assert encoded.wait(20)
+        seen = shown.newest("door", "tile")
+        assert seen is not None
+        assert seen.number == 2
+    finally:
+        shown.close()
 
 
 def test_a_viewer_that_takes_nothing_holds_up_nobody():
