@@ -62,7 +62,7 @@ def run(settings: Settings) -> Result:
                 for name in chosen:
                     job = Job(name, weights, count, answers=count == 1)
                     found[name] = _measure(job, faces, Path(folder), settings)
-                _speed(result, f"{weights}, {where}", found)
+                _speed(result, f"{weights}, {where}", found, _high(settings))
                 if count == 1:
                     _start(result, f"{weights}, {where}", found)
                     _answers(result, weights, chosen, Path(folder), labels)
@@ -116,8 +116,8 @@ def _measure(job: Job, faces: Path, folder: Path, settings: Settings) -> dict[st
     return json.loads(done.stdout)
 
 
-def _speed(result: Result, title: str, found: dict[str, dict[str, Any]]) -> None:
-    """Two tables: faces/s, with the ratio to the peer at the batch where each is best, and latencies."""
+def _speed(result: Result, title: str, found: dict[str, dict[str, Any]], high: int) -> None:
+    """Two tables: faces/s, with the ratio to the peer at the batch where each is best, and latencies: p50 / p`high`."""
     rates = {
         name: {int(n): int(n) / percentile(taken, 50) for n, taken in figures["seconds"].items()}
         for name, figures in found.items()
@@ -126,7 +126,6 @@ def _speed(result: Result, title: str, found: dict[str, dict[str, Any]]) -> None
     for name, rate in rates.items():
         columns = {f"{n}": speed for n, speed in rate.items()}
         result.add(f"Faces/s by batch size: {title}", contestant=name, **columns, times_peer=max(rate.values()) / best)
-    high = 95 if "thread" in title else 99
     for name, figures in found.items():
         taken = {n: [1e3 * t for t in values] for n, values in figures["seconds"].items()}
         columns = {n: f"{percentile(v, 50):.3g} / {percentile(v, high):.3g}" for n, v in taken.items()}

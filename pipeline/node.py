@@ -222,6 +222,10 @@ class Transform(Node):
     kind = "transform"
 
     def transform(self, buffer: Buffer) -> Buffer | None:
+        """`buffer.frame` is uint8 (height, width, channels) in shared memory, and valid during the call alone.
+
+        UserError stops the graph; any other exception drops this buffer, counted as `error`.
+        """
         raise NotImplementedError
 
 
@@ -239,6 +243,7 @@ class BatchTransform(Node):
         return 1
 
     def transform_batch(self, buffers: list[Buffer]) -> list[Buffer | None]:
+        """As `Transform.transform`, for many at once: result i is of buffer i. An exception drops them all."""
         raise NotImplementedError
 
 
@@ -248,6 +253,7 @@ class Sink(Node):
     kind = "sink"
 
     def consume(self, buffer: Buffer) -> None:
+        """Use a buffer; when the call returns it is delivered. Errors as in `Transform.transform`."""
         raise NotImplementedError
 
 

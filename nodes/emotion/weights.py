@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 
 from nodes.emotion.architecture import ARCHITECTURE, parameter_shapes
@@ -97,13 +98,20 @@ def read_header(path_or_name: str | Path) -> Header:
     if _METADATA_KEY not in metadata:
         raise WeightsError(f"{path} has no emograph header: it was not written by `emograph train`")
     try:
+        written = from_json(metadata[_METADATA_KEY])
+        # Looked at first: a later format may have fields that are unknown here.
+        version = written.get("format_version", FORMAT_VERSION) if isinstance(written, dict) else FORMAT_VERSION
+        if version != FORMAT_VERSION:
+            raise WeightsError(f"{path} has weights format {version}; this version reads {FORMAT_VERSION}")
         header = Header.model_validate_json(metadata[_METADATA_KEY])
+    except WeightsError:
+        raise
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"])) or "header"
         raise WeightsError(f"{path}: bad header, {where}: {problem['msg']}") from error
-    if header.format_version != FORMAT_VERSION:
-        raise WeightsError(f"{path} has weights format {header.format_version}; this version reads {FORMAT_VERSION}")
+    except ValueError as error:
+        raise WeightsError(f"{path}: bad header, it is no JSON ({error})") from error
     if header.architecture != ARCHITECTURE:
         raise WeightsError(f"{path} holds a network '{header.architecture}'; the emotion node runs '{ARCHITECTURE}'")
     if header.labels != LABELS:

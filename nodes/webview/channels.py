@@ -20,7 +20,7 @@ from nodes.webview.pictures import SIZES
 from pipeline.events import KINDS
 
 if TYPE_CHECKING:
-    from nodes.webview.server import Hub
+    from nodes.webview.hub import Hub
 
 GOING_AWAY, POLICY, TRY_LATER = 1001, 1008, 1013
 MAX_REASON = 123

@@ -133,7 +133,7 @@ def _processes(processes: dict[str, dict[str, Any]]) -> Iterator[Metric]:
     restarts = CounterMetricFamily("emograph_process_restarts", "Restarts", labels=("process",))
     cpu = GaugeMetricFamily("emograph_process_cpu_cores", "Cores in use", labels=("process",))
     memory = GaugeMetricFamily(
-        "emograph_process_private_memory_bytes", "Resident memory without shared frames", labels=("process",)
+        "emograph_process_private_memory_bytes", "Its share of memory, without frames", labels=("process",)
     )
     for name, process in processes.items():
         up.add_metric((name,), float(process["state"] == "PLAYING"))

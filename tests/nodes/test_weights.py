@@ -111,6 +111,7 @@ def change_tensors(path: Path, change) -> None:
         (lambda p: save_file(load_file(p), p, {"emograph": "{"}), "bad header"),
         (lambda p: change_header(p, colour="red"), "bad header, colour"),
         (lambda p: change_header(p, format_version=2), "format 2"),
+        (lambda p: change_header(p, format_version=2, quantised="int4"), "format 2"),
         (lambda p: change_header(p, architecture="vgg13"), "'vgg13'"),
         (lambda p: change_header(p, labels=["happy", "sad"]), "labels happy, sad"),
         (lambda p: change_header(p, width=8), "shape .* instead of"),
