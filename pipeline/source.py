@@ -108,6 +108,8 @@ class SourceRunner:
         self._flush_retry_ns = FLUSH_RETRY_NS
         self._mark_number = int(time.monotonic_ns() // 1000)
         self._statuses: queue.SimpleQueue[tuple[bool, str, int]] = queue.SimpleQueue()
+        self._down: tuple[str, int] | None = None
+        """Why the camera is down, and since when (UTC ns); None while it is up."""
         node._status = self._post_status
         # A live source is read on a thread of its own, which holds one slot at a time.
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -342,6 +344,9 @@ class SourceRunner:
         if self.ended:  # the process that took over has not seen the end of this stream
             out = next((s for s in self._marks.values() if s.mark == "eos"), None)
             self._send_mark("eos", replaces=out)
+        elif self._down is not None:  # nor has it heard that no frame is to be expected
+            reason, since = self._down
+            self._send_mark("status", up=False, reason=reason, since=since)
 
     def _send_mark(self, kind: str, *, lost_in: str = "", replaces: _Sent | None = None, **data: object) -> None:
         if replaces is not None:
@@ -369,6 +374,7 @@ class SourceRunner:
             up, reason, since = self._statuses.get()
             self.log("info" if up else "warning", self.name, "up again" if up else f"down: {reason}")
             self.on_status(up, reason, since)
+            self._down = None if up else (reason, since)
             self._send_mark("status", up=up, reason=reason, since=since)
 
     # Home ----------------------------------------------------------------------------------------------

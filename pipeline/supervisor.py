@@ -384,6 +384,9 @@ class Supervisor:
     def _on_passed(self, process: Process, message: dict[str, Any]) -> None:
         """A buffer has passed a node; after a restart, all nodes of a process have to see one."""
         process.waits_for_pass.discard(message["node"])
+        said = self.monitor.cameras.get(message["node"])
+        if said is not None and not said["up"]:  # by the process before this one, which has a frame
+            self.monitor.cameras[message["node"]] = {"up": True, "since": time.time_ns(), "reason": ""}
         if process.recovering and not process.waits_for_pass:
             process.recovering = False
             process.restarts = 0

@@ -8,18 +8,20 @@ end) and live.py (cameras).
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from nodes.capture.canvas import Canvas
-from nodes.capture.connect import Transport, Wishes, check_path, is_recording, open_place
+from nodes.capture.connect import NoCamera, Transport, Wishes, check_path, is_recording, open_place
 from nodes.capture.live import Live
 from nodes.capture.reader import Interrupted, Reader, quieten
 from nodes.capture.recording import Pictures, Recording, Video
-from nodes.capture.timeline import RateLimit, period
+from nodes.capture.timeline import RateLimit
 from nodes.capture.uri import Place, parse, redact
 from nodes.capture.why import why
 from nodes.rates import SLOWEST
@@ -42,7 +44,9 @@ class Capture(Source):
 
     Cameras (`/dev/video*`, rtsp://, http:// without an end) are live in either mode: they cannot be held back.
     Recordings are played in real time in live mode; in lossless mode each frame comes once, as fast as the graph
-    takes them. PTS start at 0 and rise strictly, over loops and reconnects too.
+    takes them. PTS start at 0 and rise strictly, over loops and reconnects too. A camera that is not `required` is
+    down until it answers; only when something else than a camera is there, a recording or another device, the graph
+    ends.
     """
 
     src = pad("video/raw", format="BGR")
@@ -68,6 +72,11 @@ class Capture(Source):
             10.0, gt=0, le=3600, description="how long a camera may take to answer, and from frame to frame"
         )
         reconnect: bool = Field(True, description="bring a lost camera back; false: its stream ends")
+        required: bool = Field(
+            True,
+            description="false: the graph starts without this camera, which joins when it answers; "
+            "needs 'width' and 'height'",
+        )
 
         @field_validator("end")
         @classmethod
@@ -76,6 +85,22 @@ class Capture(Source):
                 raise ValueError("it must lie after 'start'")
             return end
 
+        @model_validator(mode="after")
+        def _can_join_later(self) -> Capture.Properties:
+            if self.required:
+                return self
+            if not (self.width and self.height):
+                raise ValueError("'required: false' needs 'width' and 'height': frames get their size before they come")
+            if not self.reconnect:
+                raise ValueError("'required: false' waits for the camera, and 'reconnect: false' does not")
+            if self.loop or self.start or self.end is not None:
+                raise ValueError("'required: false' is for cameras, and they have no 'start', 'end' and 'loop'")
+            with contextlib.suppress(UserError):  # `reads` tells what is wrong with the address
+                place = parse(self.uri)
+                if place.kind == "path":
+                    raise ValueError(f"'required: false' is for cameras, and '{place.shown}' is a file or a folder")
+            return self
+
     @classmethod
     def reads(cls, props: Capture.Properties) -> list[Path]:
         place = parse(props.uri)
@@ -83,6 +108,8 @@ class Capture(Source):
 
     props: Properties
     _frames: Recording | Live | None = None
+    _held: tuple[int, np.ndarray] | None = None
+    """PTS and picture of the first frame, which `open` has read already."""
 
     def open(self) -> VideoInfo:
         quieten()
@@ -90,13 +117,13 @@ class Capture(Source):
         try:
             place = parse(self.props.uri)
             self._frames, fps = self._begin(place)
-            pts, picture = self._first(place, self._frames)
+            self._held = self._first(place, self._frames) if self.props.required else None
         except Interrupted:
             raise UserError(f"{self.name}: stopped while opening") from None
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from None
-        self._held: tuple[int, np.ndarray] | None = (pts, picture)
-        self._canvas = Canvas(picture.shape[:2], self.props.height, self.props.width)
+        source = self._held[1].shape[:2] if self._held is not None else None
+        self._canvas = Canvas(source, self.props.height, self.props.width)
         self.live = isinstance(self._frames, Live)
         self.paced = not self.live and not self.lossless
         height, width = self._canvas.size
@@ -154,6 +181,18 @@ class Capture(Source):
             if not path.is_dir():
                 return video(None)
             return Recording(lambda: Pictures(path, fps, p.start, p.end, self._say), p.loop, None, stopping), fps
+
+        def timed(reader: Reader) -> bool:
+            # Motion JPEG over HTTP carries no times; FFmpeg makes them, and the rate, up.
+            return not (place.kind == "http" and reader.codec == "mjpg")
+
+        def live(reader: Reader | None, connect: Callable[[], Reader]) -> Live:
+            return Live(self, reader, connect, timed, RateLimit(p.fps, 0), p.timeout, p.reconnect)
+
+        if not p.required:
+            # Not even the first attempt is waited for: a camera without power would hold up the others for `timeout`,
+            # and several of them in one process would do so one after the other.
+            return live(None, lambda: self._join(place, wishes, again)), 0.0
         reader = again()
         if is_recording(place, wishes, reader):
             reader.close()
@@ -161,10 +200,22 @@ class Capture(Source):
         if p.loop or p.start or p.end is not None:
             reader.close()
             raise UserError(f"'{place.shown}' is live: it has no 'start' and 'end', and cannot 'loop'")
-        # Motion JPEG over HTTP carries no times; FFmpeg makes them, and the rate, up.
-        timed = not (place.kind == "http" and reader.codec == "mjpg")
-        fps = reader.fps if timed else 0.0
-        return Live(self, reader, again, timed, RateLimit(p.fps, period(fps)), p.timeout, p.reconnect), fps
+        return live(reader, again), reader.fps if timed(reader) else 0.0
+
+    def _join(self, place: Place, wishes: Wishes, connect: Callable[[], Reader]) -> Reader:
+        """A connection to a camera that the graph has not waited for. Raises UserError: why it is down, without its
+        address, which would fill the cell of a mosaic; NoCamera, with it; Interrupted."""
+        try:
+            reader = connect()
+            recording = is_recording(place, wishes, reader)
+        except NoCamera:
+            raise
+        except UserError as error:
+            raise UserError(str(error).removeprefix(f"'{place.shown}'").lstrip(": ")) from None
+        if recording:
+            reader.close()
+            raise NoCamera(f"'{place.shown}' is a recording, and 'required: false' is for cameras")
+        return reader
 
     def _first(self, place: Place, frames: Recording | Live) -> tuple[int, np.ndarray]:
         """The first frame that can be decoded: only it tells the size for sure (rotation, wrong headers)."""

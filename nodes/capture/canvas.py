@@ -14,17 +14,23 @@ import numpy as np
 class Canvas:
     """The size that a source said its frames have, and the way there from whatever comes.
 
-    source: (height, width) of the first picture. height, width: the wanted ones; with one of them the other
-    follows from the aspect, with both the picture is stretched. A later picture of another shape (a camera that
-    came back in another mode, a folder of mixed pictures) keeps its aspect and gets black borders.
+    source: (height, width) of the first picture; None where it is still to come, which needs both of the next.
+    height, width: the wanted ones; with one of them the other follows from the aspect, with both the picture is
+    stretched. A later picture of another shape (a camera that came back in another mode, a folder of mixed pictures)
+    keeps its aspect and gets black borders.
     """
 
-    def __init__(self, source: tuple[int, int], height: int | None, width: int | None) -> None:
-        rows, columns = source
-        self.size = (
-            height or max(1, round(rows * (width or columns) / columns)),
-            width or max(1, round(columns * (height or rows) / rows)),
-        )
+    def __init__(self, source: tuple[int, int] | None, height: int | None, width: int | None) -> None:
+        if source is None:
+            assert height is not None, "without a picture only both tell the size"
+            assert width is not None, "without a picture only both tell the size"
+            self.size = (height, width)
+        else:
+            rows, columns = source
+            self.size = (
+                height or max(1, round(rows * (width or columns) / columns)),
+                width or max(1, round(columns * (height or rows) / rows)),
+            )
         self._source = source
         self._scratch: np.ndarray | None = None
 
@@ -37,6 +43,8 @@ class Canvas:
         picture = take(into)
         if picture is None:
             return False
+        if self._source is None:
+            self._source = picture.shape[:2]
         if np.may_share_memory(picture, frame):
             return True
         if picture.shape == frame.shape:

@@ -29,6 +29,10 @@ _TEXT = "ansi"
 """The codec as which FFmpeg draws a text file: the terminal art it might be."""
 
 
+class NoCamera(UserError):
+    """Something else than a camera is there; waiting for one would not mend that."""
+
+
 @dataclass(frozen=True)
 class Wishes:
     """How to open. timeout: seconds, for opening and between frames. The rest is asked of a webcam only."""
@@ -119,7 +123,8 @@ def _open_camera(place: Place, wishes: Wishes, reader: Reader) -> None:
             errno.ENOTTY: f"'{place.shown}' is not a camera",
         }
         reason = reasons.get(error.errno or 0, f"'{place.shown}': {error.strerror}")
-        raise UserError(reason) from None
+        kind = NoCamera if error.errno in (errno.ENOTTY, errno.EISDIR) else UserError
+        raise kind(reason) from None
 
     def attempt() -> bool:
         if not reader.capture.open(place.address, cv2.CAP_V4L2):

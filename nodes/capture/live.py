@@ -12,8 +12,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from nodes.capture.connect import NoCamera
 from nodes.capture.reader import Interrupted, Reader
-from nodes.capture.timeline import LiveTimeline, RateLimit
+from nodes.capture.timeline import LiveTimeline, RateLimit, period
 from pipeline.errors import UserError
 from pipeline.node import Source
 
@@ -27,40 +28,47 @@ class Live:
     """One camera, over as many connections as it takes.
 
     node: whose clock, log, status and stop are used. reader: the first connection; connect: makes another, raises
-    UserError. stamped: the frames carry times of their own. limit: which of them to deliver. timeout: seconds
-    without a frame after which the camera counts as lost. A camera that gives not even one frame is not
-    reconnected; `lost` says why.
+    UserError. stamped: whether the frames of a connection carry times of their own. limit: which of them to deliver.
+    timeout: seconds without a frame after which the camera counts as lost. A camera that gives not even one frame is
+    not reconnected; `lost` says why. Without a `reader` nobody has waited for the camera: it is tried at once, and
+    then as if it had been lost.
     """
 
     def __init__(
         self,
         node: Source,
-        reader: Reader,
+        reader: Reader | None,
         connect: Callable[[], Reader],
-        stamped: bool,
+        stamped: Callable[[Reader], bool],
         limit: RateLimit,
         timeout: float,
         reconnect: bool,
     ) -> None:
-        self._node, self._connect, self._stamped = node, connect, stamped
+        self._node, self._connect, self._has_stamps = node, connect, stamped
         self._timeout, self._reconnect = timeout, reconnect
-        self._reader: Reader | None = reader
         self._limit = limit
         self._timeline = LiveTimeline()
+        self._reader: Reader | None = None
+        self._stamped = False
+        if reader is not None:
+            self._go_on_with(reader)
         self.lost = ""
         self._begun = False
-        self._delay = FIRST_DELAY
+        self._awaited = reader is None
+        self._told: set[str] = set()
+        """Why the awaited camera has not come so far."""
+        self._delay = 0.0 if self._awaited else FIRST_DELAY
         self._failed = self._damaged = 0
         self._heard = 0.0
 
     def advance(self) -> int | None:
         """Step to the next frame to deliver, over reconnects; its PTS in ns, or None when the graph stops, or
-        when the camera is lost and shall not be reconnected."""
+        when the camera is lost and shall not be reconnected. Raises NoCamera, at the first attempt only."""
         self._heard = time.monotonic()  # the graph may have kept us waiting; that is not the camera's silence
         try:
             while not self._node.stopping.is_set():
                 if self._reader is None:
-                    if not (self._reconnect and self._begun):
+                    if not (self._reconnect and (self._begun or self._awaited)):
                         return None
                     self._try_again()
                 elif self._grab(self._reader):
@@ -94,6 +102,11 @@ class Live:
             self._reader.close()
             self._reader = None
 
+    def _go_on_with(self, reader: Reader) -> None:
+        self._reader = reader
+        self._stamped = self._has_stamps(reader)
+        self._limit.follow(period(reader.fps if self._stamped else 0.0))
+
     def _stamp(self, reader: Reader) -> int | None:
         return round(reader.get(cv2.CAP_PROP_POS_MSEC) * 1e6) if self._stamped else None
 
@@ -117,7 +130,12 @@ class Live:
     def _lose(self, reason: str) -> None:
         self.close()
         self._failed = self._damaged = 0
-        if not self.lost and self._begun:
+        if self._begun:
+            news = not self.lost
+        else:  # what is in its way may be mended one by one; but two that take turns are not told each time
+            news = self._awaited and reason not in self._told
+            self._told.add(reason)
+        if news:
             self._node.status(False, reason)
         self.lost = reason
 
@@ -125,11 +143,15 @@ class Live:
         self._node.stopping.wait(self._delay)
         if self._node.stopping.is_set():
             return
-        self._delay = min(2 * self._delay, LAST_DELAY)
+        self._delay = min(max(FIRST_DELAY, 2 * self._delay), LAST_DELAY)
         try:
-            self._reader = self._connect()
+            self._go_on_with(self._connect())
         except UserError as error:
+            if isinstance(error, NoCamera) and not self.lost:
+                raise
             self._node.log("debug", f"camera still away: {error}")
+            if not self._begun:
+                self._lose(str(error))
             return
         self._heard = time.monotonic()
         self._timeline.reconnected()

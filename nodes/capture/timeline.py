@@ -24,8 +24,12 @@ class RateLimit:
 
     def __init__(self, fps: float | None, source_period: int) -> None:
         self._fps = fps
-        self._slack = source_period * 45 // 100
         self._slot = -1
+        self.follow(source_period)
+
+    def follow(self, source_period: int) -> None:
+        """The source's frame duration, in ns, is another one from now on."""
+        self._slack = source_period * 45 // 100
 
     def wants(self, pts: int) -> bool:
         if self._fps is None:

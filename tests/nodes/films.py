@@ -7,6 +7,12 @@ from pathlib import Path
 import av
 import numpy as np
 
+from nodes.capture.reader import quieten
+
+# OpenCV's FFmpeg reads its settings once, when a process first opens a video: a test of another node that does so would
+# keep it talkative for the tests of `capture`. Modules are imported before the first test runs.
+quieten()
+
 
 def grey(number: int, height: int = 48, width: int = 64) -> np.ndarray:
     """The number (up to 47) can be read back from the level: the steps are wider than any codec here errs."""

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -24,7 +26,10 @@ from nodes.capture.reader import Reader
 from nodes.capture.timeline import SECOND, LiveTimeline, RateLimit, RecordedTimeline
 from nodes.capture.uri import parse
 from pipeline.errors import GraphError, UserError
+from pipeline.graph import expand
 from pipeline.harness import Harness
+from pipeline.node import VideoInfo
+from pipeline.spec import parse_launch
 from tests.nodes.films import assert_rising, film, grey, number
 from tests.servers import PATIENCE, Playing
 
@@ -504,6 +509,24 @@ def test_refused_in_one_line(tmp_path: Path, case: str, capfd: pytest.CaptureFix
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_process_that_opened_nothing_else_is_quiet(tmp_path: Path) -> None:
+    """A process of its own: here the tests have quietened OpenCV already."""
+    path = write(tmp_path / "x.mp4", b"")
+    code = (
+        "from nodes.capture import Capture\n"
+        "from pipeline.errors import UserError\n"
+        "try:\n"
+        f"    Capture('door', uri={str(path)!r}).open()\n"
+        "except UserError as error:\n"
+        "    print(error)\n"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV_")}
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False, cwd=root)
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"door: '{path}' is not a video that can be decoded")
+
+
 @contextlib.contextmanager
 def nobody() -> Iterator[None]:
     """Root may read everything; become nobody for a while."""
@@ -524,6 +547,9 @@ def test_permission_denied(tmp_path: Path) -> None:
         harness(path)
 
 
+OPTIONAL = {"required": False, "width": 64, "height": 48}
+
+
 @pytest.mark.parametrize(
     ("properties", "message"),
     [
@@ -538,12 +564,29 @@ def test_permission_denied(tmp_path: Path) -> None:
         ({"uri": "a", "fps": 1e-9}, "door: property 'fps' of capture is 1e-09"),
         ({"uri": "a", "timeout": 0}, "door: property 'timeout' of capture is 0"),
         ({"uri": "a", "size": 640}, "door: unknown property 'size' of capture"),
+        ({"uri": 0, "required": False}, "door: 'required: false' needs 'width' and 'height'"),
+        ({"uri": 0, "required": False, "width": 64}, "door: 'required: false' needs 'width' and 'height'"),
+        ({"uri": 0, "required": False, "height": 48}, "door: 'required: false' needs 'width' and 'height'"),
+        ({"uri": 0, **OPTIONAL, "reconnect": False}, "door: 'required: false' waits for the camera, and 'reconnect"),
+        ({"uri": 0, **OPTIONAL, "loop": True}, "door: 'required: false' is for cameras, and they have no 'start'"),
+        ({"uri": 0, **OPTIONAL, "start": 1}, "door: 'required: false' is for cameras, and they have no 'start'"),
+        ({"uri": 0, **OPTIONAL, "end": 1}, "door: 'required: false' is for cameras, and they have no 'start'"),
+        ({"uri": "a.mp4", **OPTIONAL}, "door: 'required: false' is for cameras, and 'a.mp4' is a file or a folder"),
+        ({"uri": "rtsp:u:word@h", **OPTIONAL}, "door: 'required: false' is for cameras, and 'rtsp:***@h' is a file"),
     ],
 )
 def test_properties_are_checked(properties: dict, message: str) -> None:
     with pytest.raises(GraphError) as error:
         Capture("door", **properties)
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("uri", ["rtps://u:word@h/x", "rtsp:///x", "http://u:word@h:12345678/"])
+def test_an_address_that_never_can_be_right_is_found_by_the_check(uri: str) -> None:
+    graph = f"capture name=door uri={uri} required=false width=64 height=48 ! fakesink"
+    with pytest.raises(GraphError, match="door: ") as error:
+        expand(parse_launch(graph))
+    assert "word" not in str(error.value)
 
 
 # URIs --------------------------------------------------------------------------------------------------
@@ -808,6 +851,85 @@ def test_attempts_to_reconnect_get_rarer(device: Device, tmp_path: Path) -> None
     assert waits == [0.5, 1, 2, 4, 8, 10, 10, 0.5, 1]
 
 
+def test_webcam_that_is_plugged_in_later(device: Device, tmp_path: Path) -> None:
+    """Tried at once, then ever more rarely; each reason is told once, whatever their turns."""
+    place, waits = tmp_path / "video0", []
+    place.unlink()
+    device.present = False
+
+    class Impatient(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            match len(waits):
+                case 1 | 3:
+                    place.unlink(missing_ok=True)
+                case 2 | 4:
+                    place.touch()
+                case 5:
+                    device.present = True
+                case 7:
+                    self.set()
+            return self.is_set()
+
+    node = Capture("door", uri=f"v4l2://{place}", required=False, width=32, height=32)
+    node.stopping = Impatient()
+    with Harness(node, lossless=True) as h:
+        assert h.info == VideoInfo(32, 32, 3, 0.0)
+        assert h.node.live
+        assert waits == []  # nothing has been tried, so nothing has been waited for
+        first = h.pull(1)[0]
+        assert waits == [0, 0.5, 1, 2, 4]
+        assert first.pts == 0
+        assert first.frame.all()  # stretched, as when it is there from the start
+        missing, mute = h.statuses[:2]
+        assert missing == (False, f"no camera at '{place}'")
+        assert mute == (False, "gives no picture: another program uses it, or it is not a capture device")
+        assert h.statuses[2:] == [(True, "")]
+        h.clock, device.stamp = h.clock + 0.05, 40.0
+        assert h.pull(1)[0].pts == pytest.approx(40e6, rel=0.001)  # its own times, not those of arrival
+        device.present = False
+        assert h.pull(1) == []
+    assert waits[5:] == [0.5, 1]
+    assert h.statuses[3:] == [(False, "the stream ended")]
+    assert {level for level, _ in h.logs} == {"debug"}  # the engine warns of each status, once
+
+
+def test_webcam_that_is_there_is_not_down_at_first(device: Device, tmp_path: Path) -> None:
+    h = harness(f"v4l2://{tmp_path}/video0", lossless=False, fps=15, **OPTIONAL)
+    assert h.info == VideoInfo(48, 64, 3, 15.0)
+    with Playing(h) as playing:
+        playing.frames(3)
+        device.present = False
+        playing.until(lambda: h.statuses == [(False, "the stream ended")])
+        device.size, device.present = (96, 96), True
+        playing.until(lambda: len(h.statuses) == 2)
+        playing.frames(3)
+    assert not playing.buffers[-1].frame[:, :8].any()  # another shape than at first: with borders
+    assert_rising([b.pts for b in playing.buffers])
+
+
+def test_webcam_whose_pictures_cannot_be_decoded_at_first(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    h = harness(f"v4l2://{tmp_path}/video0", **OPTIONAL)
+    with Playing(h) as playing, monkeypatch.context() as patch:
+        patch.setattr(StandIn, "retrieve", lambda self, into: (False, None))
+        playing.until(lambda: h.statuses == [(False, "its frames cannot be decoded")])
+        patch.undo()
+        playing.frames(2)
+    assert h.statuses[1:] == [(True, "")]
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [("v4l2:///dev/null", "door: '/dev/null' is not a camera"), ("v4l2:///dev", "door: '/dev': Is a directory")],
+)
+def test_a_device_that_is_no_camera_is_not_waited_for(uri: str, message: str) -> None:
+    with harness(uri, **OPTIONAL) as h, pytest.raises(UserError) as error:
+        h.pull(1)
+    assert str(error.value) == message
+
+
 def test_webcam_that_shall_not_come_back_ends(device: Device, tmp_path: Path) -> None:
     h = harness(f"v4l2://{tmp_path}/video0", reconnect=False)
     with Playing(h) as playing:
@@ -869,6 +991,23 @@ def deaf() -> Iterator[int]:
 def test_camera_that_does_not_answer(deaf: int, scheme: str) -> None:
     with pytest.raises(UserError, match=r"^door: '.*://\*\*\*@127.*' gave no video within 0.3 s$"):
         harness(f"{scheme}://u:word@127.0.0.1:{deaf}/x", timeout="300ms")
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_camera_that_does_not_answer_and_need_not(deaf: int, scheme: str) -> None:
+    h = harness(f"{scheme}://u:word@127.0.0.1:{deaf}/x", timeout="300ms", **OPTIONAL)
+    with Playing(h) as playing:
+        playing.until(lambda: sum("camera still away" in text for _, text in h.logs) > 1)
+    assert h.statuses == [(False, "gave no video within 0.3 s")]
+    assert "word" not in str(h.logs)
+
+
+def test_stop_while_a_camera_that_has_never_come_is_awaited(deaf: int) -> None:
+    h = harness(f"rtsp://127.0.0.1:{deaf}/x", timeout="1h", **OPTIONAL)
+    with Playing(h) as playing:
+        pass
+    assert playing.ended()
+    assert (h.statuses, playing.error) == ([], None)
 
 
 def test_stop_while_opening(deaf: int) -> None:

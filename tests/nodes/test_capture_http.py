@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from nodes.capture.uri import parse
 from nodes.capture.why import has_end
 from pipeline.errors import UserError
 from pipeline.harness import Harness
+from pipeline.node import VideoInfo
 from tests.nodes.films import assert_rising, film, grey, number
 from tests.servers import Playing, Server
 
@@ -102,6 +104,68 @@ def test_stop_while_the_camera_is_away(camera: Server) -> None:
         playing.until(lambda: len(h.statuses) == 1)
     assert playing.ended()
     camera.start()  # for the fixture to stop
+
+
+def test_camera_that_is_away_at_the_start_joins(camera: Server, capfd: pytest.CaptureFixture[str]) -> None:
+    camera.stop()
+    h = harness(camera, "secret", "user:password@", required=False, width=80, height=60)
+    assert h.info == VideoInfo(60, 80, 3, 0.0)
+    with Playing(h) as playing:
+        playing.until(lambda: h.statuses != [])
+        camera.start()
+        playing.frames(5)
+    assert h.statuses == [(False, f"nothing listens on 127.0.0.1:{camera.port}"), (True, "")]
+    assert {b.frame.shape for b in playing.buffers} == {(60, 80, 3)}
+    assert [round(float(b.frame.mean()) / 8) for b in playing.buffers[:5]] == list(range(5))
+    assert playing.buffers[0].pts == 0
+    assert_rising([b.pts for b in playing.buffers])
+    assert "password" not in str(h.logs)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        (
+            "secret",
+            "wants a user and password (401), and gives no video for those given: are they right, and the path?",
+        ),
+        ("nothing-here", "has nothing at this path (404)"),
+    ],
+)
+def test_what_somebody_may_mend_at_the_camera_is_waited_for(camera: Server, path: str, reason: str) -> None:
+    camera.stop()
+    h = harness(camera, path, "user:wrongword@", required=False, width=80, height=60)
+    with Playing(h) as playing:
+        playing.until(lambda: h.statuses != [])
+        camera.start()  # it was off, and there is something else
+        playing.until(lambda: len(h.statuses) == 2)
+    where = f"127.0.0.1:{camera.port}"
+    assert h.statuses == [(False, f"nothing listens on {where}"), (False, f"{where} {reason}")]
+    assert playing.error is None
+    assert "wrongword" not in str(h.logs)
+
+
+def test_a_recording_where_a_camera_should_be_is_not_waited_for(tmp_path: Path) -> None:
+    film(tmp_path / "a.mp4", 20, movflags="faststart")
+    with Server("http_server.py", "--folder", str(tmp_path)) as server:
+        recording = (
+            rf"'http://\*\*\*@127.0.0.1:{server.port}/a.mp4' is a recording, and 'required: false' is for cameras"
+        )
+        options = {"required": False, "width": 64, "height": 48}
+        with (
+            harness(server, "a.mp4", "user:word@", **options) as h,
+            pytest.raises(UserError, match=f"^door: {recording}$"),
+        ):
+            h.pull(1)
+        server.stop()
+        h = harness(server, "a.mp4", "user:word@", **options)
+        with Playing(h) as playing:  # it has been waited for already: the others run
+            playing.until(lambda: h.statuses != [])
+            server.start()
+            playing.until(lambda: len(h.statuses) == 2)
+    assert re.fullmatch(recording, h.statuses[1][1])
+    assert (playing.buffers, playing.error) == ([], None)
 
 
 def test_video_file_over_http_is_a_recording(tmp_path: Path) -> None:

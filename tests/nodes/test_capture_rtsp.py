@@ -12,6 +12,7 @@ import pytest
 from nodes.capture import Capture
 from pipeline.errors import UserError
 from pipeline.harness import Harness
+from pipeline.node import VideoInfo
 from tests.nodes.films import assert_rising
 from tests.servers import Playing, Server, why_no_rtsp
 
@@ -61,6 +62,23 @@ def test_server_stopped_and_started_again(capfd: pytest.CaptureFixture[str]) -> 
     assert {b.frame.shape for b in playing.buffers} == {(120, 160, 3)}  # the first size, with borders
     assert not playing.buffers[-1].frame[:, :10].any()
     assert_rising([b.pts for b in playing.buffers])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_server_that_starts_later(capfd: pytest.CaptureFixture[str]) -> None:
+    with Server("rtsp_server.py", "--codec", "h264", "--fps", "25") as server:
+        server.stop()
+        h = harness(server, "user:s3cret@", required=False, width=80, height=80)
+        assert h.info == VideoInfo(80, 80, 3, 0.0)
+        with Playing(h) as playing:
+            playing.until(lambda: h.statuses != [])
+            server.start()
+            playing.frames(10)
+    assert h.statuses == [(False, f"nothing listens on 127.0.0.1:{server.port}"), (True, "")]
+    assert {b.frame.shape for b in playing.buffers} == {(80, 80, 3)}
+    assert playing.buffers[0].pts == 0
+    assert_rising([b.pts for b in playing.buffers])
+    assert "s3cret" not in str(h.logs)
     assert capfd.readouterr() == ("", "")
 
 
