@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,14 +63,17 @@ class Narrator:
         lossless: bool,
         tell: Callable[[Event], None],
         observations: bool = True,
+        cameras: Sequence[str] = (),
     ) -> None:
-        """clock: monotonic ns. observations: also tell what is seen in each single frame."""
+        """clock: monotonic ns. observations: also tell what is seen in each single frame. cameras: all that will come,
+        so that a subscriber knows when the last of them has ended; without them a status does not say."""
         self.run = uuid.uuid4().hex[:12]
         self._props = props
         self._clock = clock
         self._lossless = lossless
         self._tell = tell
         self._observations = observations
+        self._names = {"cameras": list(cameras)} if cameras else {}
         self._cameras: dict[str, _Camera] = {}
 
     # What comes in -------------------------------------------------------------------------------------
@@ -177,7 +180,7 @@ class Narrator:
         old = camera.status
         if old and old["what"] == what and (what == "up" or old["reason"] == reason):
             return
-        about = {"what": what, "reason": reason, "since_ns": since}
+        about = {"what": what, "reason": reason, "since_ns": since, **self._names}
         camera.status = self._send(camera, "status", since, about)
 
 
@@ -191,4 +194,5 @@ def _region(region: Region) -> Event:
         "probabilities": probabilities,
         "raw": plain(region.raw),
         "detection": float(region.score),
+        "held": bool(region.attrs.get("held")),
     }

@@ -69,6 +69,7 @@ class Publish(Sink):
             lossless=self.lossless,
             tell=self._send,
             observations=self.props.observations,
+            cameras=self.streams,
         )
         self.garbage = 0
         self._context = zmq.Context()

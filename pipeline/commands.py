@@ -84,6 +84,9 @@ def launch(
     report_thumbnails: Annotated[
         bool, typer.Option("--report-thumbnails", help="with a small picture of each face in the report")
     ] = False,
+    table: Annotated[
+        Path | None, typer.Option(metavar="OUT.CSV", help="write the scores of each face in each frame, CSV or .jsonl")
+    ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="on a terminal too: a line for each message and event")
     ] = False,
@@ -95,7 +98,7 @@ def launch(
 
     code = launch_graph(
         graph, settings, duration, trace, quiet=quiet, as_json=as_json, debug=debugging(), monitor=monitor, plain=plain,
-        report=report, thumbnails=report_thumbnails,
+        report=report, thumbnails=report_thumbnails, table=table,
     )  # fmt: skip
     raise typer.Exit(code)
 
@@ -164,12 +167,15 @@ def events(
     camera: Annotated[list[str] | None, typer.Option(help="only this camera (repeat for several)")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="observation, change or status")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="end after so many events")] = None,
+    until_ended: Annotated[
+        bool, typer.Option("--until-ended", help="end when all cameras have ended, or the run has")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Subscribe to a running graph's events and print them."""
     from pipeline.events_cli import print_events
 
-    print_events(endpoint, camera, kind, as_json, count)
+    print_events(endpoint, camera, kind, as_json, count, until_ended)
 
 
 @app.command()

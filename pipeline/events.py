@@ -30,7 +30,7 @@ SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
     "observation": {"frame": _INT, "width": _INT, "height": _INT, "regions": (list,)},
     "region": {
         "box": (list,), "track": _INT + _NONE, "label": _STR + _NONE, "score": _NUMBER + _NONE,
-        "probabilities": (dict, *_NONE), "raw": (dict, *_NONE), "detection": _NUMBER,
+        "probabilities": (dict, *_NONE), "raw": (dict, *_NONE), "detection": _NUMBER, "held": (bool, *_NONE),
     },
     "change": {
         "what": _STR, "track": _INT, "label": _STR + _NONE, "previous": _STR + _NONE,
@@ -38,7 +38,7 @@ SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
         "since_pts_ns": _INT + _NONE, "duration_ns": _INT + _NONE,
     },
     "present": {"what": _STR, "tracks": (list,)},
-    "status": {"what": _STR, "reason": _STR, "since_ns": _INT},
+    "status": {"what": _STR, "reason": _STR, "since_ns": _INT, "cameras": (list, *_NONE)},
 }  # fmt: skip
 """Every field on the wire and its types; a field that may be None may be missing. docs/PROTOCOL.md explains
 them."""
@@ -61,7 +61,8 @@ class EventRegion:
     box: (x, y, width, height) in pixels of the frame, origin top left. track: the face's id within its
     camera, or None. label: its expression smoothed over time, `uncertain`, or None when nothing classified
     it. score: the label's probability, 0..1. probabilities: label -> smoothed probability; raw: the same for
-    this frame alone. detection: the detector's own confidence, in its own scale.
+    this frame alone. detection: the detector's own confidence, in its own scale. held: the detector missed the
+    face in this frame, and the box is where it was expected.
     """
 
     box: tuple[float, float, float, float]
@@ -71,6 +72,7 @@ class EventRegion:
     probabilities: dict[str, float]
     raw: dict[str, float]
     detection: float
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,11 @@ class Event:
     a change is about, or the largest face of an observation; None (probabilities: empty) where there is none.
     regions: all faces of an observation. previous: the expression before a `changed`. since: when the told
     state began, UTC (for `left`: the last sight of the face). duration: seconds that what ended had lasted:
-    the previous expression, or for `left` the visit. reason: why a camera went down. pts: presentation time,
-    ns. latency: seconds from capture to publishing. sequence: number on the topic, from 1. lost: events on
-    the topic that were missed just before this one. snapshot: True when this is the state on joining, not
-    news. run: id of the publisher's process. fields: the event as it came over the wire (docs/PROTOCOL.md).
+    the previous expression, or for `left` the visit. reason: why a camera went down. cameras: for a status,
+    all cameras that its publisher tells of, as far as it says so. pts: presentation time, ns. latency:
+    seconds from capture to publishing. sequence: number on the topic, from 1. lost: events on the topic that
+    were missed just before this one. snapshot: True when this is the state on joining, not news. run: id of
+    the publisher's process. fields: the event as it came over the wire (docs/PROTOCOL.md).
     """
 
     time: datetime
@@ -103,6 +106,7 @@ class Event:
     since: datetime | None = None
     duration: float | None = None
     reason: str = ""
+    cameras: tuple[str, ...] = ()
     pts: int | None = None
     latency: float | None = None
     sequence: int = 0
@@ -174,7 +178,7 @@ def _event(fields: dict[str, Any]) -> Event:
         main = _region({**fields, "detection": 1.0}) if kind == "change" else None
     since, duration, latency = fields.get("since_ns"), fields.get("duration_ns"), fields["latency_ns"]
     return Event(
-        time=_time(fields["time_ns"]),
+        time=utc(fields["time_ns"]),
         camera=fields["camera"],
         kind=kind,
         what=fields.get("what", ""),
@@ -185,9 +189,10 @@ def _event(fields: dict[str, Any]) -> Event:
         probabilities=main.probabilities if main else {},
         box=main.box if main else None,
         regions=regions,
-        since=None if since is None else _time(since),
+        since=None if since is None else utc(since),
         duration=None if duration is None else duration / 1e9,
         reason=fields.get("reason", ""),
+        cameras=_cameras(fields.get("cameras")) if kind == "status" else (),
         pts=fields.get("pts_ns"),
         latency=None if latency is None else latency / 1e9,
         sequence=fields["sequence"],
@@ -209,7 +214,14 @@ def _region(raw: dict[str, Any]) -> EventRegion:
         probabilities=_probabilities(raw.get("probabilities")),
         raw=_probabilities(raw.get("raw")),
         detection=float(raw["detection"]),
+        held=bool(raw.get("held")),
     )
+
+
+def _cameras(raw: list[Any] | None) -> tuple[str, ...]:
+    if not all(type(name) is str for name in raw or ()):
+        raise BadEvent("a camera's name is no text")
+    return tuple(raw or ())
 
 
 def _probabilities(raw: dict[str, Any] | None) -> dict[str, float]:
@@ -222,7 +234,8 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _time(nanoseconds: int) -> datetime:
+def utc(nanoseconds: int) -> datetime:
+    """Nanoseconds since 1970 as a time, UTC, in whole microseconds."""
     return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
 
 

@@ -10,9 +10,11 @@ A line an event: aligned and coloured on a terminal, the same without colour whe
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import UserError
 from pipeline.events import Event
 from pipeline.jsonlines import json_line
 from pipeline.streams import silence
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _QUIET_SECONDS = 3.0  # without any event, before a hint is given
+_GONE_SECONDS = 10.0  # without a publisher, before it counts as gone for good: a restarted one is back sooner
+_LOOK_SECONDS = 0.5  # between two looks whether it is gone
 _STYLES = {
     "up": "green",
     "down": "bold red",
@@ -39,20 +43,26 @@ def print_events(
     kinds: Iterable[str] | None = None,
     as_json: bool = False,
     count: int | None = None,
+    until_ended: bool = False,
 ) -> int:
     """Print events to stdout until Ctrl-C, `count` of them, or until nobody reads; returns how many.
 
-    A hint goes to stderr when nothing comes in the first seconds. Raises UserError for a malformed endpoint,
-    an unknown kind or a publisher of a later protocol version.
+    until_ended: also until all of the cameras (all that the publisher has) have ended. A hint goes to stderr when
+    nothing comes in the first seconds. Raises UserError for a malformed endpoint, an unknown kind or a publisher of a
+    later protocol version, and for one that is gone for good before its cameras have ended.
     """
     printed = 0
-    with subscribe(endpoint, cameras or None, kinds or None) as events:
+    cameras, kinds = list(cameras or ()) or None, list(kinds or ()) or None
+    heard = [*kinds, "status"] if kinds and until_ended and "status" not in kinds else kinds
+    with subscribe(endpoint, cameras, heard) as events:
         write = _json_writer() if as_json else line_writer()
+        end = _End(cameras) if until_ended else None
         try:
-            for event in _with_hint(events, narrowed=bool(cameras or kinds)):
-                write(event)
-                printed += 1
-                if printed == count:
+            for event in _following(events, bool(cameras or kinds), until_ended):
+                if kinds is None or event.kind in kinds:
+                    write(event)
+                    printed += 1
+                if printed == count or (end is not None and end.is_told_by(event)):
                     break
         except KeyboardInterrupt:
             pass
@@ -61,14 +71,45 @@ def print_events(
     return printed
 
 
-def _with_hint(events: Subscription, narrowed: bool) -> Iterable[Event]:
-    first = events.receive(_QUIET_SECONDS)
-    if first is None:
-        more = ", and are --camera and --kind right" if narrowed else ""
-        print(f"no such event yet from {events.endpoint}: is the graph running{more}?", file=sys.stderr, flush=True)
-    else:
-        yield first
-    yield from events
+def _following(events: Subscription, narrowed: bool, until_ended: bool) -> Iterator[Event]:
+    """The events, and a hint if none comes at first. until_ended: UserError once the publisher is gone for good."""
+    hint_at: float | None = time.monotonic() + _QUIET_SECONDS
+    if until_ended:
+        events.absent()  # from now on it knows
+    while True:
+        wait = None if hint_at is None else max(0.0, hint_at - time.monotonic())
+        if until_ended:
+            wait = _LOOK_SECONDS if wait is None else min(wait, _LOOK_SECONDS)
+        event = events.receive(wait)
+        if event is not None:
+            hint_at = None
+            yield event
+            continue
+        if until_ended and events.absent() > _GONE_SECONDS:
+            lost = f"; {events.lost} events were lost on the way" if events.lost else ""
+            raise UserError(f"{events.endpoint}: the publisher is gone, and did not say that its cameras ended{lost}")
+        if hint_at is not None and time.monotonic() >= hint_at:
+            hint_at = None
+            more = ", and are --camera and --kind right" if narrowed else ""
+            print(f"no such event yet from {events.endpoint}: is the graph running{more}?", file=sys.stderr, flush=True)
+
+
+class _End:
+    """Knows when all cameras have ended: those that the publisher names, or was heard of; of these only the wanted."""
+
+    def __init__(self, wanted: list[str] | None) -> None:
+        self._wanted = wanted
+        self._all: set[str] = set()
+        self._ended: set[str] = set()
+
+    def is_told_by(self, event: Event) -> bool:
+        """Take the next event; whether it tells of the end of the last camera."""
+        if event.kind != "status":
+            return False
+        # A publisher that was restarted does not repeat which cameras had ended before.
+        (self._ended.add if event.what == "ended" else self._ended.discard)(event.camera)
+        self._all = {event.camera, *(event.cameras or self._all)}
+        return all(camera in self._ended for camera in self._all if self._wanted is None or camera in self._wanted)
 
 
 # JSON ------------------------------------------------------------------------------------------------------

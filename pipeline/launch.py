@@ -109,6 +109,7 @@ def launch_graph(
     plain: bool = False,
     report: Path | None = None,
     thumbnails: bool = False,
+    table: Path | None = None,
 ) -> int:
     """Run a graph; returns the exit code, 0 only when all went well."""
     try:
@@ -116,11 +117,16 @@ def launch_graph(
     except ValueError as error:
         raise UserError(f"--duration: {error}") from None
     spec = load(graph, settings)
-    if report is not None:
-        # A node like any other: nothing may be missing in it, so the source waits for it in lossless mode.
-        attach(spec, "report", {"location": str(report)} | ({"thumbnails": True} if thumbnails else {}))
-    elif thumbnails:
+    if thumbnails and report is None:
         raise UserError("--report-thumbnails: there is no --report for them")
+    extras: dict[str, dict[str, Any]] = {}
+    if report is not None:
+        extras["report"] = {"location": str(report)} | ({"thumbnails": True} if thumbnails else {})
+    if table is not None:
+        extras["table"] = {"location": str(table)}
+    for type_, properties in extras.items():
+        # A node like any other: nothing may be missing in it, so the source waits for it in lossless mode.
+        attach(spec, type_, properties)
     plan = expand(spec)
     if trace_path is not None and os.path.exists(graph) and os.path.realpath(graph) == os.path.realpath(trace_path):
         raise UserError(f"--trace: it would be written over the graph file {trace_path}")
@@ -158,8 +164,9 @@ def launch_graph(
     supervisor.close()
     if trace is not None and not failed and not as_json:
         print(f"trace: {trace_path} (https://ui.perfetto.dev opens it)", file=sys.stderr)
-    if report is not None and report.exists() and not as_json:
-        print(f"report: {report}", file=sys.stderr)
+    for type_, properties in extras.items():
+        if not as_json and Path(properties["location"]).expanduser().exists():
+            print(f"{type_}: {properties['location']}", file=sys.stderr)
     if errors:
         raise GraphError(errors[0] + (f" (and {len(errors) - 1} more)" if errors[1:] else ""))
     return 0

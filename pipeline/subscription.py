@@ -10,6 +10,7 @@ the standard library. Garbage on the socket is counted, never an exception in so
 from __future__ import annotations
 
 import math
+import struct
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from pipeline.errors import UserError, did_you_mean
-from pipeline.events import KINDS, BadEvent, Event, NewerProtocol, check_endpoint, decode_fields, topic
+from pipeline.events import KINDS, BadEvent, Event, EventRegion, NewerProtocol, check_endpoint, decode_fields, topic
 
 if TYPE_CHECKING:
     import pandas
@@ -67,6 +68,9 @@ class Subscription:
             check_endpoint(endpoint)
         except ValueError as error:
             raise UserError(str(error)) from None
+        self._line: zmq.Socket[bytes] | None = None
+        """Where ZeroMQ tells of the connection, once somebody has asked for `absent`."""
+        self._gone_at: float | None = None
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
         self._socket.linger = 0
         # A publisher's host that vanishes without a word: the kernel finds out, the socket connects anew.
@@ -106,6 +110,18 @@ class Subscription:
             self._take(self._socket.recv_multipart(zmq.NOBLOCK))
             self._ask_for_missing()
         return self._ready.popleft()
+
+    def absent(self) -> float:
+        """Seconds since the publisher went away; 0 while it is there, and before it ever was. Call it from the start on
+        and now and then: it knows only of what happens after the first call."""
+        if self._socket.closed:
+            return 0.0
+        if self._line is None:
+            self._line = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        while self._line.poll(0):
+            (event,) = struct.unpack("=H", self._line.recv_multipart()[0][:2])
+            self._gone_at = time.monotonic() if event == zmq.EVENT_DISCONNECTED else None
+        return 0.0 if self._gone_at is None else time.monotonic() - self._gone_at
 
     def _wait(self, end: float | None) -> bool:
         """Whether a message comes until `end` (monotonic s); asks meanwhile for the snapshots that are missing."""
@@ -191,6 +207,9 @@ class Subscription:
 
     def close(self) -> None:
         """Leave the publisher. Iteration then ends."""
+        if self._line is not None and not self._socket.closed:
+            self._socket.disable_monitor()
+            self._line.close(0)
         self._socket.close()
 
     def __enter__(self) -> Subscription:
@@ -239,38 +258,63 @@ def subscribe(
 def to_dataframe(events: Iterable[Event]) -> pandas.DataFrame:
     """A pandas table: a row for each face of each observation, for each change and each status.
 
-    Columns: time (UTC), camera, kind, what, track, label, score (0..1), previous, x, y, width, height
-    (pixels), duration (s), pts (ns), sequence, lost, snapshot, then one column with the smoothed probability
-    of each label that occurs (`score?` for a label that has another column's name). An observation without faces gives
-    no row. The events must come to an end
-    (`timeout`, `itertools.islice`).
+    Columns: time (UTC), run (id of the publisher's process), camera, frame (its number, of an observation), kind,
+    what, track, label, score (0..1), previous, x, y, width, height (pixels), held (of an observation), duration (s),
+    pts (ns), sequence, lost, snapshot, then one column with the smoothed probability of each label that occurs, then
+    one with that of the frame alone, `raw_` and the label (with a `?` behind it where another column has the name).
+    An observation without faces gives no row. A column has the same dtype whatever comes, also when nothing does.
+
+    The events must come to an end (`timeout`, `itertools.islice`).
 
     >>> table = to_dataframe(subscribe("tcp://127.0.0.1:5556", timeout=5))
     >>> table[table.kind == "observation"].groupby("camera")["happy"].mean()
     """
     import pandas
 
-    columns = "time camera kind what track label score previous x y width height duration pts sequence lost"
+    columns = (
+        "time run camera frame kind what track label score previous x y width height held duration pts sequence lost"
+    )
     columns = [*columns.split(), "snapshot"]
     rows: list[dict[str, Any]] = []
-    labels: dict[str, str] = {}
+    smoothed: dict[str, str] = {}
     """Label -> its column."""
+    raw: dict[str, str] = {}
     for event in events:
         common = {name: getattr(event, name) for name in columns if hasattr(event, name)}
+        common["frame"] = event.fields.get("frame") if event.kind == "observation" else None
         for face in event.regions if event.kind == "observation" else (event,):
-            box = dict(zip(("x", "y", "width", "height"), face.box or (), strict=False))
-            about = {"track": face.track, "label": face.label, "score": face.score}
-            labels |= {label: label if label not in columns else f"{label}?" for label in face.probabilities}
-            rows.append({**common, **about, **box, **{labels[k]: p for k, p in face.probabilities.items()}})
-    table = pandas.DataFrame(rows, columns=pandas.Index([*columns, *labels.values()]))
-    for name in ("track", "pts"):  # by themselves they would become floats, which keep 53 bits
+            row = {**common, "track": face.track, "label": face.label, "score": face.score}
+            row |= dict(zip(("x", "y", "width", "height"), face.box or (), strict=False))
+            for label, probability in face.probabilities.items():
+                if label not in smoothed:
+                    smoothed[label] = _free(label, [*columns, *smoothed.values(), *raw.values()])
+                row[smoothed[label]] = probability
+            if isinstance(face, EventRegion):
+                row["held"] = face.held
+                for label, probability in face.raw.items():
+                    if label not in raw:
+                        raw[label] = _free(f"raw_{label}", [*columns, *smoothed.values(), *raw.values()])
+                    row[raw[label]] = probability
+            rows.append(row)
+    table = pandas.DataFrame(rows, columns=pandas.Index([*columns, *smoothed.values(), *raw.values()]))
+    for name in ("frame", "track", "pts"):  # by themselves they would become floats, which keep 53 bits
         whole = [value if value is not None and abs(value) < 1 << 63 else None for value in (r.get(name) for r in rows)]
         table[name] = pandas.array(whole, dtype="Int64")
-    numbers = ("score", "x", "y", "width", "height", "duration", *labels.values())
+    numbers = ("score", "x", "y", "width", "height", "duration", *smoothed.values(), *raw.values())
+    text = pandas.Series(["as this pandas keeps text"]).dtype  # `object`, from pandas 3 on `str`
     types = dict.fromkeys(numbers, "float64") | {
+        **dict.fromkeys(("run", "camera", "kind", "what", "label", "previous"), text),
         "time": "datetime64[us, UTC]",
+        "held": "boolean",
         "sequence": "int64",
         "lost": "int64",
         "snapshot": "bool",
     }
     return table.astype(types)
+
+
+def _free(name: str, taken: list[str]) -> str:
+    """`name`, with as many `?` behind it as it takes to be none of those taken."""
+    while name in taken:
+        name += "?"
+    return name

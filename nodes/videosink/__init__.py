@@ -6,17 +6,15 @@ Writes video files: one per camera, every frame once and at its own time, or all
 
 from __future__ import annotations
 
-import os
-import re
-import stat
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
+from nodes.location import CAMERA, check_suffix, check_writable, fill_in
 from nodes.rates import RateOrZero
-from nodes.videosink.video_file import VideoFile, check_suffix, choose_codec
+from nodes.videosink.video_file import CONTAINERS, VideoFile, choose_codec
 from nodes.videosink.wall import LiveWall, SyncedWall
 from pipeline import Buffer, Properties, Sink, UserError, pad
 from pipeline.buffer import Mark
@@ -54,7 +52,7 @@ class VideoSink(Sink):
         cameras = [MOSAIC] if props.mosaic else streams
         paths = [path_for(props.location, camera, many=len(cameras) > 1) for camera in cameras]
         for path in paths:
-            check_suffix(path)
+            check_suffix(path, CONTAINERS)
         return paths
 
     def open(self) -> None:
@@ -64,7 +62,7 @@ class VideoSink(Sink):
         cameras = (MOSAIC,) if self.props.mosaic else self.streams
         self._paths = {camera: path_for(self.props.location, camera, many=len(cameras) > 1) for camera in cameras}
         for path in self._paths.values():
-            self._check(path)
+            check_writable(path, self.props.overwrite or self.restarted)
         self._codec = choose_codec(next(iter(self._paths.values())), self.props.codec)
         self._options = self._codec.settings(self.props.quality, self.props.bitrate)
         self._wall = self._new_wall()
@@ -142,37 +140,14 @@ class VideoSink(Sink):
                     "info", f"wrote {file.path}: {file.frames} frame{'s' * (file.frames != 1)}, {file.seconds:.2f} s"
                 )
 
-    def _check(self, path: Path) -> None:
-        """Find out before the start what would fail with the first frame."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot create the folder {path.parent}: {error.strerror}") from None
-        try:
-            mode = path.stat().st_mode
-        except FileNotFoundError:
-            mode = None
-        except (OSError, ValueError) as error:  # ValueError: a NUL in it
-            raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
-        if mode is not None and not stat.S_ISREG(mode):
-            raise UserError(f"location {path} is {'a folder' if stat.S_ISDIR(mode) else 'no ordinary file'}")
-        if not os.access(path.parent if mode is None else path, os.W_OK):
-            raise UserError(f"cannot write {path}: Permission denied")
-        if mode is not None and not self.props.overwrite and not self.restarted:
-            raise UserError(f"{path} is there already, and overwrite is false")
-
 
 def path_for(location: str, camera: str, many: bool) -> Path:
     """The file of one camera, or of a MOSAIC. UserError for a location that names something else in braces."""
-    location = os.path.expanduser(location)
-    unknown = [name for name in re.findall(r"\{.*?\}", location) if name != "{camera}"]
-    if unknown:
-        raise UserError(f"location {location} names {unknown[0]}; only {{camera}} is known")
-    if "{camera}" in location:
+    path = fill_in(location, camera)
+    if CAMERA in location:
         if camera == MOSAIC:
-            raise UserError(f"location {location}: a mosaic is one file for all cameras, without {{camera}}")
-        return Path(location.replace("{camera}", camera))
-    path = Path(location)
+            raise UserError(f"location {location}: a mosaic is one file for all cameras, without {CAMERA}")
+        return path
     return path.with_name(f"{path.stem}-{camera}{path.suffix}") if many else path
 
 

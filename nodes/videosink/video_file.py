@@ -10,8 +10,6 @@ PyAV encodes, since OpenCV's wheels carry no H.264 encoder. It brings an FFmpeg 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -29,9 +27,9 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
+from nodes.location import check_suffix, lock
 from nodes.mosaic import fit
 from pipeline import UserError
-from pipeline.errors import did_you_mean
 
 TICKS = 60_000
 """Times in a file are in units of 1/60000 s: whole numbers for 12, 15, 24, 25, 30, 29.97, 50 and 60 frames/s, and
@@ -100,16 +98,9 @@ def available(codec: str) -> bool:
     return True
 
 
-def check_suffix(path: Path) -> None:
-    """UserError when no kind of video file that can be written has this suffix."""
-    if path.suffix.lower() not in CONTAINERS:
-        what = f"unknown suffix '{path.suffix}'" if path.suffix else "no suffix"
-        raise UserError(f"location {path} has {what}{did_you_mean(path.suffix.lower(), CONTAINERS)}")
-
-
 def choose_codec(path: Path, codec: str) -> Codec:
     """The codec for a file, by its suffix; `codec` is a name in CODECS or `auto`. UserError if they do not fit."""
-    check_suffix(path)
+    check_suffix(path, CONTAINERS)
     possible = CONTAINERS[path.suffix.lower()]
     if codec not in ("auto", *possible):
         raise UserError(f"a {path.suffix} file holds no {codec}; it holds {', '.join(possible)}")
@@ -267,22 +258,3 @@ class VideoFile:
             self.failed = True
             reason = getattr(error, "strerror", None) or str(error)
             raise UserError(f"cannot write {self.path}: {reason}") from None
-
-
-def lock(path: Path) -> int:
-    """Open `path` for this process alone; returns the descriptor. Two writers would spoil each other's file."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            os.close(descriptor)
-            raise UserError(
-                f"{path} is being written by another node; give each a location of its own,"
-                " or name the camera in it: {camera}"
-            ) from None
-        # A file system without locks; then nothing guards against two writers.
-    return descriptor

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import pandas
 import pytest
 import zmq
 
@@ -95,6 +96,18 @@ def test_snapshot_of_faces_gives_an_event_each():
     ]  # fmt: skip
 
 
+def test_what_an_earlier_publisher_does_not_say():
+    """`held` and `cameras` came later than the rest."""
+    regions = [FACE, {**FACE, "held": True}, {**FACE, "held": None}]
+    (event,) = decode(encode(fields("observation", regions=regions)))
+    assert [region.held for region in event.regions] == [False, True, False]
+    told = [
+        decode(encode(fields("status", **more)))[0] for more in ({}, {"cameras": None}, {"cameras": ["door", "desk"]})
+    ]
+    assert [event.cameras for event in told] == [(), (), ("door", "desk")]
+    assert decode(encode(fields("change", cameras=[1])))[0].cameras == ()  # there it is somebody's own field
+
+
 def test_what_a_later_minor_version_adds_is_passed_over():
     assert decode(encode(fields("change", shoe_size=43)))[0].track == 7
     assert decode(frames({**fields(), "kind": "gaze"}, b"emotion/door/gaze")) == []
@@ -132,6 +145,9 @@ def test_what_a_later_minor_version_adds_is_passed_over():
         frames({**fields("status"), "kind": "change", "what": "present", "tracks": [{"track": 1}]}),
         frames(fields("observation", regions=[{}]), b"emotion/door/observation"),
         frames(fields("observation", regions={}), b"emotion/door/observation"),
+        frames(fields("observation", regions=[{**FACE, "held": 1}]), b"emotion/door/observation"),
+        frames(fields("status", cameras="door"), b"emotion/door/status"),
+        frames(fields("status", cameras=["door", 1]), b"emotion/door/status"),
     ],
 )
 def test_garbage_is_told_apart(message):
@@ -375,9 +391,38 @@ def test_dataframe_has_a_row_for_each_face_change_and_status():
     assert (table.previous[2], table.what[3]) == ("sad", "down")
 
 
+def test_dataframe_tells_runs_frames_and_raw_probabilities():
+    seen = {**FACE, "held": True}
+    told = [fields("observation", regions=[seen, FACE]), fields("change", run="r2", frame=9), fields("status")]
+    table = to_dataframe(event for f in told for event in decode(encode(f)))
+    assert list(table.run) == ["r1", "r1", "r2", "r1"]
+    assert list(table.frame.fillna(-1)) == [3, 3, -1, -1]  # a change has no `frame`: somebody's own field is none
+    assert list(table.held.astype(object).where(table.held.notna(), None)) == [True, False, None, None]
+    assert list(table.columns)[-4:] == ["happy", "sad", "raw_happy", "raw_sad"]
+    assert list(table.raw_happy.fillna(-1)) == [1.0, 1.0, -1, -1]
+    assert (table.happy[0], table.raw_sad[0]) == (0.75, 0.0)
+
+
+@pytest.mark.parametrize("kinds", [[], ["status"], ["change"], ["observation"], ["observation", "change", "status"]])
+def test_dataframe_has_the_same_dtypes_whatever_comes(kinds: list[str]):
+    table = to_dataframe(event for kind in kinds for event in decode(encode(fields(kind))))
+    text = pandas.Series(["text"]).dtype
+    expected = dict.fromkeys(["run", "camera", "kind", "what", "label", "previous"], text) | {
+        "time": "datetime64[us, UTC]", "frame": "Int64", "track": "Int64", "held": "boolean", "pts": "Int64",
+        "sequence": "int64", "lost": "int64", "snapshot": "bool",
+        **dict.fromkeys(["score", "x", "y", "width", "height", "duration"], "float64"),
+    }  # fmt: skip
+    labels = [name for name in table.columns if name.removeprefix("raw_") in ("happy", "sad")]
+    assert {name: table[name].dtype for name in table.columns} == expected | dict.fromkeys(labels, "float64")
+    assert not any((table[name] == "None").any() for name in ("label", "previous"))  # missing, not a word
+
+
 def test_dataframe_keeps_every_digit_and_every_label():
     large = (1 << 53) + 1
     named = {"track": 0.25, "score": 0.75}
+    odd = {**FACE, "probabilities": {"happy": 0.5, "raw_happy": 0.5}, "raw": {"happy": 1.0}}
+    names = to_dataframe(decode(encode(fields("observation", regions=[odd])))).columns
+    assert list(names)[-3:] == ["happy", "raw_happy", "raw_happy?"]
     told = [fields("status"), fields(track=large, pts_ns=large, probabilities=named), fields(track=1 << 63)]
     table = to_dataframe(event for f in told for event in decode(encode(f)))
     assert table.track.tolist()[1] == table.pts.tolist()[1] == large
@@ -429,9 +474,19 @@ def test_json_line_is_the_wire_and_the_time_and_the_loss():
     assert fields().keys() <= line.keys()
 
 
-def printer(endpoint: str, *, as_json: bool = False, count: int | None = None, **options: Any) -> Any:
+def printer(
+    endpoint: str,
+    *,
+    as_json: bool = False,
+    count: int | None = None,
+    ended: dict[str, Any] | None = None,
+    **options: Any,
+) -> Any:
+    """`print_events` in a process of its own. ended: until the cameras have ended, with these further arguments."""
+    more = {"as_json": as_json, "count": count, **(ended or {}), "until_ended": ended is not None}
     program = (
-        f"from pipeline.events_cli import print_events\nprint_events({endpoint!r}, None, None, {as_json!r}, {count!r})"
+        "import sys\nfrom pipeline import UserError, events_cli\nevents_cli._GONE_SECONDS = 3.0\n"
+        f"try: events_cli.print_events({endpoint!r}, **{more!r})\nexcept UserError as error: sys.exit(str(error))"
     )
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     return subprocess.Popen([sys.executable, "-c", program], text=True, **options)
@@ -481,6 +536,81 @@ def test_a_reader_that_goes_away_is_no_error(foreign):
     foreign.say(fields(sequence=2))
     assert process.stderr.read() == ""
     assert process.wait(30) == 0
+
+
+def ended(camera: str, *cameras: str, **more: Any) -> dict[str, Any]:
+    return fields("status", camera, what="ended", reason="", cameras=list(cameras) or None, **more)
+
+
+def test_ends_by_itself_when_all_cameras_have_ended(foreign):
+    """Also those that it had not heard of yet: the publisher names them."""
+    process = printer(foreign.endpoint, as_json=True, ended={})
+    foreign.asked()
+    foreign.say(
+        ended("door", "door", "desk"), fields("status", "desk", what="up"), ended("desk", "door", "desk", sequence=2)
+    )
+    out, err = process.communicate(timeout=60)
+    assert [(json.loads(line)["camera"], json.loads(line)["what"]) for line in out.splitlines()] == [
+        ("door", "ended"), ("desk", "up"), ("desk", "ended"),
+    ]  # fmt: skip
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told", "lines"),
+    [
+        # A publisher of before `cameras`: those that were heard of.
+        ({}, [fields("status", "desk"), ended("door"), ended("desk", sequence=2)], 3),
+        ({"cameras": ["door"]}, [ended("desk", "door", "desk"), ended("door", "door", "desk")], 1),
+        # The status is heard, and told only to those who want it.
+        ({"kinds": ["change"]}, [fields("status"), fields(), ended("door", sequence=2)], 1),
+        ({"kinds": ["change", "status"]}, [fields(), ended("door", sequence=2)], 2),
+        # It was started again after its end.
+        (
+            {},
+            [
+                ended("door", "door", "a"),
+                fields("status", sequence=2),
+                ended("a", "door", "a"),
+                ended("door", sequence=3),
+            ],
+            4,
+        ),
+        # The publisher was restarted, and knows no more that the door had ended.
+        ({}, [ended("door", "door", "desk"), ended("desk", "door", "desk", run="r2")], 2),
+        # Who joins at the end hears it from the snapshot.
+        ({}, [ended("door", "door", snapshot=True)], 1),
+    ],
+)
+def test_what_counts_as_the_end(foreign, arguments: dict[str, Any], told: list[dict[str, Any]], lines: int):
+    process = printer(foreign.endpoint, as_json=True, ended=arguments)
+    foreign.asked()
+    foreign.say(*told)
+    out, err = process.communicate(timeout=60)
+    assert (len(out.splitlines()), process.returncode, err) == (lines, 0, "")
+
+
+def test_a_publisher_that_dies_is_an_end_too_but_no_good_one(foreign):
+    process = printer(foreign.endpoint, as_json=True, ended={})
+    foreign.asked()
+    foreign.say(fields("status"), fields("status", sequence=4))
+    assert process.stdout.readline()
+    assert process.stdout.readline()
+    foreign.close()
+    again = Foreign(foreign.endpoint)  # back at once, as after a restart: no end
+    try:
+        assert again.asked() == b"\x01emotion/"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(4)
+    finally:
+        again.close()
+    out, err = process.communicate(timeout=60)
+    assert out == ""
+    assert err == (
+        f"{foreign.endpoint}: the publisher is gone, and did not say that its cameras ended; "
+        "2 events were lost on the way\n"
+    )
+    assert process.returncode == 1
 
 
 def test_prints_colours_on_a_terminal(foreign):
