@@ -67,7 +67,8 @@ class WebView(Sink):
         props = self.props
         listener = bind("127.0.0.1" if props.host.lower() == "localhost" else props.host, props.port)
         self._feed = Feed(
-            lambda tell: Narrator(props, clock=self.clock, lossless=self.lossless, tell=tell), props.history
+            lambda tell: Narrator(props, clock=self.clock, lossless=self.lossless, tell=tell, cameras=self.streams),
+            props.history,
         )
         self._pictures = Pictures(props.width, props.quality, self._on_picture)
         self._server: Server | None = None
