@@ -107,7 +107,7 @@ def test_a_camera_that_does_not_answer():
         (lambda p: _text(p / "text.safetensors"), "text.safetensors"),
         (lambda p: _cut_weights(p), "cut.safetensors"),
         (lambda p: _foreign_weights(p), "foreign.safetensors"),
-        (lambda p: "resnet8", "resnet9-s"),
+        (lambda p: "resnet8", "did you mean 'resnet9"),
     ],
     ids=["missing", "text", "truncated", "foreign", "unknown-name"],
 )

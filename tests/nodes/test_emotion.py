@@ -19,6 +19,7 @@ from tests.support.graphs import ROOT
 
 MEANS = cv2.imread(str(ROOT / "nodes/testsrc_faces.png"), cv2.IMREAD_GRAYSCALE)
 SECOND = 1_000_000_000
+WEIGHTS = Emotion.Properties().weights
 
 
 def face(label: str) -> np.ndarray:
@@ -33,7 +34,7 @@ def region(label: str, track: int | None = 1) -> Region:
 
 def expected(label: str) -> np.ndarray:
     """The probabilities by the plain way: the trained network, its temperature, softmax."""
-    model, header = load_weights("resnet9-s")
+    model, header = load_weights(WEIGHTS)
     with torch.inference_mode():
         logits = model(torch.from_numpy(face(label))[None]) / header.temperature
         return logits.softmax(1)[0].numpy()
@@ -136,7 +137,7 @@ def test_a_face_of_another_size_gets_no_label_and_ends_nothing():
             [out] = harness.push(regions=[other_size(32), region("happy", 2), Region((0, 0, 9, 9))])
     assert [r.label for r in out.regions] == [None, "happy", None]
     assert harness.metrics["wrong_patches"] == [1, 1, 1]
-    text = "a 32x32 patch came; resnet9-s reads 48x48: such faces get no label"
+    text = f"a 32x32 patch came; {WEIGHTS} reads 48x48: such faces get no label"
     assert [said for said in harness.logs if said[0] == "warning"] == [("warning", text)]
 
 
