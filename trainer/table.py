@@ -52,7 +52,10 @@ def _by_pandas(path: Path) -> pd.DataFrame | None:
                 file, dtype=str, keep_default_na=False, na_values=[""], skip_blank_lines=False, index_col=False,
                 skipinitialspace=True,
             )  # fmt: skip
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning):
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
+            # An exception without a value is lost on its way through pandas; a Ctrl-C has none before Python 3.12.
+            if "on source failed" in str(error):
+                raise KeyboardInterrupt from None
             return None
     table.columns = table.columns.str.strip()
     plain = (

@@ -1,7 +1,9 @@
 import bz2
 import gzip
+import io
 import lzma
 import os
+import signal
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import UserError
+from trainer import table
 from trainer.checks import find_defects
 from trainer.dataset import PRIVATE, PUBLIC, TRAINING, FaceSet, load
 from trainer.ferplus import VOTES, agreement, load_votes
@@ -150,6 +153,19 @@ def test_an_archive_of_several_files_must_be_unpacked(tmp_path: Path, name: str)
     (tmp_path / "f.csv.zst").write_bytes(b"\x28\xb5\x2f\xfd")
     with pytest.raises(UserError, match="is an archive"):
         load(tmp_path / "f.csv.zst")
+
+
+def test_a_ctrl_c_while_the_csv_is_read_is_not_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Interrupted(io.StringIO):
+        def read(self, size: int | None = -1) -> str:
+            signal.raise_signal(signal.SIGINT)
+            return super().read(size)
+
+    path = tmp_path / "f.csv"
+    path.write_text("emotion\n0\n")
+    monkeypatch.setitem(table._COMPRESSED, ".csv", lambda path, *_, **__: Interrupted(path.read_text()))
+    with pytest.raises(KeyboardInterrupt):
+        list(table.rows(path, ["emotion"]))
 
 
 def test_rows_of_other_splits_are_not_even_decoded(faces: FaceSet, write_csv: Writer) -> None:
