@@ -204,11 +204,11 @@ def answer() -> Iterator[tuple[int, dict[str, str]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             moved = self.path != "/video"
+            headers["asked"] = headers.get("asked", "") + (self.headers["Authorization"] or "-")  # before the answer
             self.send_response(302 if moved else int(headers.get("status", 200)))
             for name, value in {"Location": "/video"}.items() if moved else headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            headers["asked"] = headers.get("asked", "") + (self.headers["Authorization"] or "-")
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ def register_plugin(monkeypatch: Any, folder: Path, name: str, code: str) -> Non
     """Make a module of a folder a plugin, known here and to the workers; it has a node class `Plugin`."""
     (folder / f"{name}.py").write_text(code)
     monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, name, raising=False)  # of another test's plugin with that name
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))))
     merged = {**registry.node_types(), name: NodeType(name, f"{name}:Plugin", "tests")}
     monkeypatch.setattr(registry, "node_types", lambda: merged)
