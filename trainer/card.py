@@ -76,6 +76,14 @@ _LIMITS = """\
 - Change over time: each frame is judged alone; smoothing is the node's work.
 """
 
+_LICENCE = """\
+## Licence
+
+The weights are under Apache-2.0, the licence of the project, as far as the project can grant it. They were learnt from
+FER2013, which was released for research, and whose pictures belong to others: whoever uses the weights commercially
+should take advice.
+"""
+
 
 def card(entries: list[Entry]) -> str:
     """The whole card as Markdown."""
@@ -84,7 +92,7 @@ def card(entries: list[Entry]) -> str:
         "\nA ResNet9 for 48 x 48 grey faces. The trainer wrote this page; every figure of the networks on it was "
         "measured on the file named.\n"
     )
-    parts = [head + intro, _USE.format(labels=", ".join(LABELS)), *map(_section, entries), _DATA, _LIMITS]
+    parts = [head + intro, _USE.format(labels=", ".join(LABELS)), *map(_section, entries), _DATA, _LIMITS, _LICENCE]
     return "\n".join(parts)
 
 

@@ -30,7 +30,7 @@ class Emotion(BatchTransform):
     """
 
     class Properties(Properties):
-        weights: str = Field("resnet9-s", description="a shipped set by name, or the path of a safetensors file")
+        weights: str = Field("resnet9", description="a shipped set by name, or the path of a safetensors file")
         device: str = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one")
         backend: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
             "auto", description="what runs the network; auto takes the fastest that is installed for the device"

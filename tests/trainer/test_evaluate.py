@@ -97,7 +97,8 @@ def test_an_evaluation_is_json_and_fills_the_card(net: ResNet9, drawn: FaceSet) 
     assert again["calibration"]["temperature"] == 2.0
     assert again["through_detector"]["found"] == 7
     text = card([Entry("tiny", Header(width=4, recipe={"description": "a trial"}), result, 1000)])
-    for part in ("`tiny`", "a trial", f"{result.figures['flip'].accuracy:.2%}", "Article 5(1)(f)", "Demographics"):
+    flip = f"{result.figures['flip'].accuracy:.2%}"
+    for part in ("`tiny`", "a trial", flip, "Article 5(1)(f)", "Demographics", "Apache-2.0"):
         assert part in text
 
 
