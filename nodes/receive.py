@@ -25,6 +25,8 @@ from pipeline.errors import did_you_mean
 
 _ASK_AGAIN = 1.0
 """Seconds of silence after which the sender is asked anew: it may have been started again."""
+_LAST_WORD = 5.0
+"""Seconds to get it through to the sender that the last frame came; a lossless one waits for that."""
 _POLL_MS = 50
 """How long a stop may go unnoticed."""
 
@@ -67,7 +69,7 @@ class Receive(Source):
         self._garbled = ""
         self._heard = 0.0
         self._down_there = False
-        self._ack = 0
+        self._ack = self._ack_told = 0
         self._asked = 0.0
         self._sequence: int | None = None
         self._last_pts = self._last_wall = self._offset = 0
@@ -121,6 +123,10 @@ class Receive(Source):
                 self._ask(hello=True)
             if now - began > self.props.timeout:
                 self._silence(now)
+        end = time.monotonic() + _LAST_WORD
+        while self._ack_told < self._ack and not self.stopping.is_set() and time.monotonic() < end:
+            self._socket.poll(_POLL_MS, zmq.POLLOUT)
+            self._ask()
         return False
 
     def tick(self) -> None:
@@ -163,6 +169,7 @@ class Receive(Source):
         room: int = self.props.prefetch if window is None else window
         with contextlib.suppress(zmq.Again):
             self._socket.send(Ask(self.camera, hello, self.pixels_wanted, self._ack, room).pack(), zmq.NOBLOCK)
+            self._ack_told = self._ack
         self._asked = time.monotonic()
 
     def _receive(self) -> tuple[Header, memoryview] | Info | None:

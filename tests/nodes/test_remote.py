@@ -163,6 +163,38 @@ def test_no_pixels_where_nobody_looks_at_them(format):
     assert max(sizes) < 6000
 
 
+class Full:
+    """A socket that takes no ask with a certain `ack` until the node has heard of the end."""
+
+    def __init__(self, node: Receive, ack: int):
+        self._socket, self._node, self._ack = node._socket, node, ack
+        self.refused = 0
+
+    def send(self, data: bytes, flags: int) -> None:
+        if Ask.unpack(data).ack == self._ack and not self._node._ended:
+            self.refused += 1
+            raise zmq.Again
+        self._socket.send(data, flags)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+def test_the_word_that_the_last_frame_came_is_said_until_it_goes_through():
+    with (
+        sending(format="raw", lossless=True, patience="5s") as h,
+        Far(sender(h).endpoint, lossless=True) as far,
+    ):
+        patiently(lambda: far.node._asked)
+        far.node._socket = full = Full(far.node, ack=3)  # pyright: ignore[reportAttributeAccessIssue]
+        for n in range(3):
+            h.push(picture(n))
+        h.mark("eos")  # raises when its patience ends
+        patiently(lambda: far.ended, h.tick)
+    assert full.refused
+    assert len(far.got) == 3
+
+
 def test_two_cameras_and_two_receivers_over_one_port():
     with sending(("door", "desk"), lossless=True, format="raw") as h:
         port = sender(h).endpoint
