@@ -214,9 +214,11 @@ def test_two_cameras_and_two_receivers_over_one_port():
             assert not door.ended
             h.mark("eos", stream="door")
             patiently(lambda: door.ended and copy.ended, h.tick)
-    assert [b.pts for b in door.got] == [0, *range(1, 7)]
     assert [b.pts for b in desk.got] == [0, *range(101, 107)]
-    assert [b.pts for b in copy.got][-6:] == list(range(1, 7))
+    # Of two receivers of a camera the first to come has all; the other may have missed what was sent before.
+    first, second = sorted(([b.pts for b in far.got] for far in (door, copy)), key=len, reverse=True)
+    assert first == list(range(7))
+    assert second in (first, first[1:])
     assert all(np.array_equal(b.frame, picture(b.pts)) for b in door.got + desk.got)
 
 
