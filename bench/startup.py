@@ -20,6 +20,7 @@ LIMIT = 120.0
 
 GRAPHS = {
     "one camera": "testsrc ! haardetect ! emotion ! publish endpoint={}",
+    "one camera, weights=resnet9-s": "testsrc ! haardetect ! emotion weights=resnet9-s ! publish endpoint={}",
     "one camera, no classifier": "testsrc ! haardetect ! publish endpoint={}",
     "four cameras": "testsrc name=a ! haardetect name=f replicas=auto ! emotion name=m ! publish endpoint={} "
     "testsrc name=b ! f. testsrc name=c ! f. testsrc name=d ! f.",
