@@ -9,6 +9,7 @@ hand-over costs 14 us a frame.
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import threading
@@ -85,7 +86,7 @@ class Reader:
     def get(self, prop: int) -> float:
         """A property of the capture, as a finite number (0 when unknown)."""
         value = self.capture.get(prop)
-        return value if np.isfinite(value) else 0.0
+        return value if math.isfinite(value) else 0.0
 
     @property
     def fps(self) -> float:
