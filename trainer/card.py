@@ -159,7 +159,14 @@ def training_lines(header: Header) -> list[str]:
     left_out = f"Training rows left out: {', '.join(recipe.get('leave_out', [])) or 'none'}"
     if "training_faces" in metrics:
         left_out += f"; {int(metrics['training_faces']):,} faces were trained on"
-    return [trained, *_teaching_line(header), left_out + "."]
+    return [trained, *_init_line(header), *_teaching_line(header), left_out + "."]
+
+
+def _init_line(header: Header) -> list[str]:
+    if header.init is None:
+        return []
+    votes = ", which had learnt from FER+ votes on Training rows too" if header.init.votes else ""
+    return [f"Training began with the weights {header.init.file} (sha256 {header.init.sha256[:12]}){votes}."]
 
 
 def _teaching_line(header: Header) -> list[str]:

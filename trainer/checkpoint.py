@@ -46,7 +46,7 @@ class Checkpoint:
         self._check(ours, self.recipe, "is of another recipe ({} differ)", path)
 
     def check_inputs(self, ours: dict[str, str], path: Path) -> None:
-        """UserError if this is the state of a run of other data, votes or teachers."""
+        """UserError if this is the state of a run of other data, votes, first weights or teachers."""
         self._check(ours, self.inputs, "was made with other {}", path)
 
     @staticmethod

@@ -132,6 +132,7 @@ class Run:
         public: Arrays,
         inputs: dict[str, str],
         teachers: list[ResNet9] | None = None,
+        init: ResNet9 | None = None,
     ) -> None:
         self.recipe, self.training, self.public, self.inputs = recipe, training, public, inputs
         self.teachers = Teachers(teachers or [], recipe.distill.temperature if recipe.distill else 1.0)
@@ -143,6 +144,8 @@ class Run:
         torch.backends.cudnn.benchmark = True
         torch.manual_seed(recipe.seed)
         self.trainee = Trainee(ResNet9(recipe.width), votes=recipe.ferplus > 0).to(self.device)
+        if init is not None:
+            self.trainee.net.load_state_dict(init.state_dict())
         self.average = ResNet9(recipe.width).to(self.device).eval()
         self.average.load_state_dict(self.trainee.net.state_dict())
         self._averages = _Averages(self.average, self.trainee.net)
@@ -188,7 +191,7 @@ class Run:
         save_checkpoint(path, Checkpoint(self.epoch, essence, self.inputs, self.history, tensors))
 
     def resume(self, path: Path) -> None:
-        """Take over a checkpoint; UserError if it comes from another recipe or other data, votes or teachers."""
+        """Take over a checkpoint; UserError if it is of another recipe, data, votes, first weights or teachers."""
         checkpoint = load_checkpoint(path)
         checkpoint.check_recipe(self.recipe.essence(), path)
         checkpoint.check_inputs(self.inputs, path)

@@ -50,7 +50,7 @@ def prepare(faces: FaceSet, recipe: Recipe, ferplus: Path | None, device: torch.
 
 
 def run_inputs(recipe: Recipe, faces: FaceSet, ferplus: Path | None) -> dict[str, str]:
-    """sha256 of all that decides a run besides its recipe, by what it is: `data`, and `votes` and `teachers` if used.
+    """sha256 of all that decides a run besides its recipe, by what it is: `data`; `votes`, `init`, `teachers` if used.
 
     A run goes on, or counts as done, only with the same. UserError if a file of it cannot be read.
     """
@@ -59,6 +59,8 @@ def run_inputs(recipe: Recipe, faces: FaceSet, ferplus: Path | None) -> dict[str
     if recipe.ferplus and ferplus:
         # Which votes a face gets depends on its row.
         inputs["votes"] = _sha256(_content(ferplus), faces.rows.tobytes())
+    if recipe.init is not None:
+        inputs["init"] = file_sha256(find_weights(recipe.init))
     if recipe.distill:
         inputs["teachers"] = _sha256(*(file_sha256(find_weights(name)).encode() for name in recipe.distill.teachers))
     return inputs

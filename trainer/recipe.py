@@ -78,6 +78,7 @@ class Recipe(_Strict):
         Field(description="Training rows: constant; also in another split; repeated"),
     ] = ["blank", "leaked"]
     augment: Annotated[Augment, Field(description="what happens to each picture")] = Augment()
+    init: Annotated[str | None, Field(description="weights to begin with, of the same width; none: random ones")] = None
     distill: Annotated[Distill | None, Field(description="teachers, where there are any")] = None
     precision: Annotated[
         Literal["auto", "bf16", "fp32"], Field(description="auto: bf16 where the device computes in it")
@@ -93,11 +94,11 @@ class Recipe(_Strict):
         return self
 
     def essence(self) -> dict[str, Any]:
-        """All that decides a run's result, as JSON: not its description, nor where its teachers' files lie.
+        """All that decides a run's result, as JSON: not its description, nor where its parents' files lie.
 
         What is in those files decides; see `run_inputs` of prepare.py.
         """
-        return self.model_dump(mode="json", exclude={"description": True, "distill": {"teachers"}})
+        return self.model_dump(mode="json", exclude={"description": True, "init": True, "distill": {"teachers"}})
 
     def size_at(self, epoch: int) -> int:
         """Side of the training pictures in an epoch counted from 0."""

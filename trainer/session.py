@@ -20,7 +20,9 @@ import yaml
 from pydantic import ValidationError
 
 from nodes.emotion.model import ResNet9, fuse
-from nodes.emotion.weights import Header, Teacher, find_weights, load_weights, read_header, save_weights
+from nodes.emotion.weights import Header, Parent, find_weights, load_weights, read_header, save_weights
+from nodes.preprocess import DEFAULT
+from pipeline.errors import UserError
 from trainer.allocator import keep_freed_memory
 from trainer.card import Entry, card
 from trainer.checkpoint import load_checkpoint, write_whole
@@ -60,7 +62,7 @@ def train_run(
 ) -> Evaluation:
     """Train, or go on with, one run in the folder `out`; a finished run is only evaluated again.
 
-    Raises UserError if `out` holds a run of another recipe, or of other data, votes or teachers.
+    Raises UserError if `out` holds a run of another recipe, or of other data, votes, first weights or teachers.
     """
     place = pick_device(device)
     if place.type == "cpu":
@@ -68,7 +70,7 @@ def train_run(
     data = prepare(faces, recipe, ferplus, place)
     inputs = run_inputs(recipe, faces, ferplus)
     teachers = [_teacher(name, place) for name in recipe.distill.teachers] if recipe.distill else []
-    run = Run(recipe, data.training, data.public, inputs, teachers)
+    run = Run(recipe, data.training, data.public, inputs, teachers, _first_weights(recipe))
     checkpoint = out / CHECKPOINT
     if checkpoint.exists():
         run.resume(checkpoint)
@@ -85,7 +87,8 @@ def train_run(
         recipe=_for_others(recipe),
         data_hash=faces.digest(),
         inputs=inputs,
-        teachers=tuple(map(_about_teacher, recipe.distill.teachers)) if recipe.distill else (),
+        teachers=tuple(map(_about_parent, recipe.distill.teachers)) if recipe.distill else (),
+        init=_about_parent(recipe.init) if recipe.init is not None else None,
         metrics={
             "training_faces": len(data.training),
             "epochs": len(run.history),
@@ -201,8 +204,10 @@ def _command() -> str:
 
 
 def _for_others(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as it stands in the weights: of where its teachers' files lie, only what says which they are."""
+    """A recipe as it stands in the weights: of where its parents' files lie, only what says which they are."""
     written = recipe.model_dump(mode="json")
+    if recipe.init is not None:
+        written["init"] = _file_for_others(recipe.init)
     if recipe.distill:
         written["distill"]["teachers"] = list(map(_file_for_others, recipe.distill.teachers))
     return written
@@ -213,12 +218,25 @@ def _file_for_others(name: str) -> str:
     return str(Path(*Path(name).parts[-2:])) if Path(name).is_absolute() else name
 
 
-def _about_teacher(name: str) -> Teacher:
+def _about_parent(name: str) -> Parent:
     path = find_weights(name)
     header = read_header(path)
-    votes = bool(header.recipe.get("ferplus")) or any(teacher.votes for teacher in header.teachers)
-    return Teacher(file=_file_for_others(name), sha256=file_sha256(path), width=header.width, votes=votes)
+    parents = (*header.teachers, *([header.init] if header.init else []))
+    votes = bool(header.recipe.get("ferplus")) or any(parent.votes for parent in parents)
+    return Parent(file=_file_for_others(name), sha256=file_sha256(path), width=header.width, votes=votes)
 
 
 def _teacher(name: str, device: torch.device) -> ResNet9:
     return fuse(load_weights(name)[0].to(device))
+
+
+def _first_weights(recipe: Recipe) -> ResNet9 | None:
+    """The network that a run begins with, if its recipe names one; UserError if it is no network of this recipe."""
+    if recipe.init is None:
+        return None
+    net, header = load_weights(recipe.init)
+    if header.width != recipe.width:
+        raise UserError(f"init={recipe.init} has width {header.width}, the recipe {recipe.width}: they must agree")
+    if header.preprocess != DEFAULT:
+        raise UserError(f"init={recipe.init} was trained on pictures prepared in another way: {header.preprocess}")
+    return net

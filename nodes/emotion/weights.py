@@ -36,15 +36,15 @@ class WeightsError(UserError, ValueError):
     """A weights file that cannot be used; one line that names the file and what is wrong with it."""
 
 
-class Teacher(BaseModel):
-    """A network that another one was distilled from."""
+class Parent(BaseModel):
+    """A network that another one learnt from: a teacher, or the one that it began as."""
 
     model_config = ConfigDict(extra="forbid")
 
     file: str
     sha256: str
     width: int
-    votes: bool = Field(description="whether it, or a teacher of its own, was trained with FER+ votes")
+    votes: bool = Field(description="whether it, or a parent of its own, was trained with FER+ votes")
 
 
 class Header(BaseModel):
@@ -63,7 +63,8 @@ class Header(BaseModel):
     recipe: dict[str, Any] = {}
     data_hash: str = Field(default="", description="sha256 of the labels and pixels trained and chosen on")
     inputs: dict[str, str] = Field(default={}, description="sha256 of all that the run read, by what it was")
-    teachers: tuple[Teacher, ...] = ()
+    teachers: tuple[Parent, ...] = ()
+    init: Parent | None = Field(default=None, description="the network that training began with; None for a random one")
     metrics: dict[str, float] = {}
     command: str = Field(default="", description="the command that made the weights")
     git_commit: str = ""

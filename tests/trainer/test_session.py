@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from nodes.emotion.weights import load_weights, read_header
 from nodes.preprocess import LABELS
@@ -17,7 +18,7 @@ from trainer.card import training_lines
 from trainer.dataset import PRIVATE, PUBLIC, TRAINING, FaceSet
 from trainer.ferplus import VOTES
 from trainer.predict import predict_logits, probabilities
-from trainer.prepare import load_for_training, run_inputs
+from trainer.prepare import file_sha256, load_for_training, run_inputs
 from trainer.recipe import Recipe
 from trainer.session import CHECKPOINT, WEIGHTS, forget_other_teachers, is_finished, train_run, train_seeds
 
@@ -148,6 +149,35 @@ def test_a_student_is_told_by_its_teachers_bytes_and_tells_of_them(few: FaceSet,
     assert not forget_other_teachers(out, changed | {"data": "other"})
     assert forget_other_teachers(out, changed)
     assert not (out / CHECKPOINT).exists()
+
+
+def test_a_run_begins_with_the_weights_that_its_recipe_names(few: FaceSet, trained: Path, tmp_path: Path) -> None:
+    first, out = tmp_path / "first.safetensors", tmp_path / "run"
+    shutil.copyfile(trained / WEIGHTS, first)
+    wanted = recipe(init=str(first), optimizer="sgd", lr=1e-12)  # so small a step changes nothing
+    train_run(wanted, few, out, "cpu")
+    before, after = (load_weights(path)[0].features[0][0].weight for path in (first, out / WEIGHTS))  # pyright: ignore
+    assert torch.equal(before, after)
+    header = read_header(out / WEIGHTS)
+    assert header.init is not None
+    assert (header.init.width, header.init.votes, header.init.sha256) == (4, True, file_sha256(first))
+    assert header.recipe["init"] == header.init.file == f"{tmp_path.name}/first.safetensors"
+    assert "Training began with the weights" in (out / "MODEL_CARD.md").read_text()
+    assert is_finished(out, wanted, run_inputs(wanted, few, None))
+
+    train_run(recipe(optimizer="sgd"), few, tmp_path / "other", "cpu")
+    shutil.copyfile(tmp_path / "other" / WEIGHTS, first)
+    assert not is_finished(out, wanted, run_inputs(wanted, few, None))
+    with pytest.raises(UserError, match="with other init: give another --out"):
+        train_run(wanted, few, out, "cpu")
+
+
+def test_first_weights_must_fit(few: FaceSet, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"init=.*weights.safetensors has width 4, the recipe 8: they must agree"):
+        train_run(recipe(init=str(trained / WEIGHTS), width=8), few, tmp_path, "cpu")
+    with pytest.raises(UserError, match="no weights are called 'resnet8'; did you mean 'resnet9'"):
+        train_run(recipe(init="resnet8"), few, tmp_path, "cpu")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_card_tells_of_the_run_and_not_of_a_recipe(few: FaceSet, trained: Path) -> None:
