@@ -15,7 +15,7 @@ DataPath = Annotated[Path, typer.Option("--data", metavar="PATH", help="fer2013.
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
 
-data = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at a data set.")
+data = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at a data set, or make one.")
 
 
 def train(
@@ -33,9 +33,10 @@ def train(
     from trainer.console import TrainingView, print_evaluation
     from trainer.prepare import load_for_training
     from trainer.recipe import load_recipe
-    from trainer.session import CHECKPOINT, saved_epochs, train_run, train_seeds
+    from trainer.session import CHECKPOINT, check_parents, saved_epochs, train_run, train_seeds
 
     checked = load_recipe(recipe, overrides or [])
+    check_parents(checked)
     folder = out or Path("runs") / recipe.stem
     try:
         if seeds == 1 and (epochs := saved_epochs(checked, folder)):
@@ -107,11 +108,6 @@ def export(
     print(f"wrote {path}: faces uint8 (n, 1, 48, 48) -> probabilities float32 (n, {len(header.labels)})")
 
 
-@data.callback()
-def _data() -> None:
-    """Keeps `data info` two words although it is the only command yet."""
-
-
 @data.command()
 def info(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="fer2013.csv, or the folder of picture folders")],
@@ -135,3 +131,23 @@ def info(
     else:
         print_info(description)
         print(f"samples of each class are in {picture}")
+
+
+@data.command()
+def cut(
+    pictures: Annotated[Path, typer.Argument(metavar="PICTURES", help="folders train/happy, val/sad, ... of pictures")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to write, new or empty")],
+    as_json: Json = False,
+) -> None:
+    """Cut the faces out of pictures of any size, as the detector node does, for `train --data OUT`."""
+    from trainer.console import print_cuts, waiting
+    from trainer.cut import LIST, cut_faces
+
+    with waiting() as say:
+        done = cut_faces(pictures, out, lambda count, of: say(f"{count} of {of} pictures"))
+    if as_json:
+        written = sum(one.written is not None for one in done)
+        print(json.dumps({"pictures": len(done), "cut": written, "list": str(out / LIST)}))
+    else:
+        print_cuts(done)
+        print(f"the faces are in {out}; what became of each picture is in {out / LIST}")

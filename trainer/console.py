@@ -16,6 +16,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from nodes.preprocess import LABELS
+from trainer.cut import NO_FACE, UNREADABLE, Cut
 from trainer.evaluate import Evaluation
 from trainer.loop import Progress
 
@@ -140,6 +141,18 @@ def print_info(description: dict[str, Any]) -> None:
     into = ", ".join(f"{n} {split} pictures" for split, n in description["leaked_into"].items())
     print(f"exact copies across splits: {description['leaked']} Training pictures" + (f", {into}" if into else ""))
     print(f"groups of copies with different labels: {description['contradictions']}")
+
+
+def print_cuts(cuts: list[Cut]) -> None:
+    """The table of `emograph data cut`."""
+    rows = []
+    for name in (*LABELS, "all"):
+        of = [cut for cut in cuts if name in (cut.label, "all")]
+        none, unreadable = (sum(cut.problem.startswith(why) for cut in of) for why in (NO_FACE, UNREADABLE))
+        several = sum(cut.faces > 1 for cut in of)
+        rows.append([name, *map(str, (len(of), len(of) - none - unreadable, several, none, unreadable))])
+    head = ["class", "pictures", "cut", "of several faces", "without a face", "unreadable"]
+    _table("faces cut", head, rows)
 
 
 def _some(rows: list[int]) -> str:

@@ -7,7 +7,7 @@ cannot see PrivateTest, whatever the file holds. Nothing is mended here; checks.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,20 +157,7 @@ def _plain_pixels(text: str) -> np.ndarray | None:
 
 
 def _load_folders(root: Path, splits: Sequence[str]) -> FaceSet:
-    """ROOT/train/happy/*.jpg and the like; Kaggle's file name prefix, where there is one, names the split."""
-    found: list[tuple[str, int, Path]] = []
-    for split_folder in sorted(p for p in root.iterdir() if p.is_dir()):
-        folder_split = _FOLDER_SPLITS.get(split_folder.name.lower())
-        if folder_split is None:
-            continue
-        for label_folder in sorted(p for p in split_folder.iterdir() if p.is_dir()):
-            label = _folder_label(label_folder)
-            for picture in sorted(p for p in label_folder.iterdir() if p.suffix.lower() in _SUFFIXES):
-                prefix = picture.name.split("_")[0]
-                found.append((prefix if prefix in SPLITS else folder_split, label, picture))
-    if not found:
-        raise UserError(f"{root} has no pictures where FER2013 keeps them (train/happy/*.jpg, test/sad/*.png, ...)")
-    chosen = [(row, *entry) for row, entry in enumerate(found) if entry[0] in splits]
+    chosen = [(row, *entry) for row, entry in enumerate(pictures(root)) if entry[0] in splits]
     return _face_set(
         root,
         [_picture(picture) for *_, picture in chosen],
@@ -180,8 +167,42 @@ def _load_folders(root: Path, splits: Sequence[str]) -> FaceSet:
     )
 
 
+def pictures(root: Path) -> list[tuple[str, int, Path]]:
+    """(split, label, file) of ROOT/train/happy/*.jpg and the like, in order; UserError if there are none.
+
+    Kaggle's file name prefix (PublicTest_123.jpg), where there is one, names the split.
+    """
+    found = list(_walk(root))
+    if not found:
+        raise UserError(f"{root} has no pictures where FER2013 keeps them (train/happy/*.jpg, test/sad/*.png, ...)")
+    return found
+
+
+def _walk(root: Path) -> Iterator[tuple[str, int, Path]]:
+    for split_folder in sorted(p for p in root.iterdir() if p.is_dir()):
+        folder_split = _FOLDER_SPLITS.get(split_folder.name.lower())
+        if folder_split is None:
+            continue
+        for label_folder in sorted(p for p in split_folder.iterdir() if p.is_dir()):
+            label = _folder_label(label_folder)
+            for picture in sorted(p for p in label_folder.iterdir() if p.suffix.lower() in _SUFFIXES):
+                prefix = picture.name.split("_")[0]
+                yield prefix if prefix in SPLITS else folder_split, label, picture
+
+
 def _picture(path: Path) -> np.ndarray:
     """A picture file -> uint8 (48, 48); UserError if it is not one of that size, or not all of it is there."""
+    image = read_grey(path)
+    if image.shape != (SIZE, SIZE):
+        raise UserError(
+            f"{path} is {image.shape[1]} x {image.shape[0]} pixels instead of 48 x 48; "
+            "`emograph data cut` makes such pictures"
+        )
+    return image
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """A picture file of any size -> uint8 (H, W); UserError if it is none, or not all of it is there."""
     # The bytes are read here because cv2.imread crashes on file names that are not UTF-8.
     try:
         content = path.read_bytes()
@@ -197,8 +218,6 @@ def _picture(path: Path) -> np.ndarray:
         image = None
     if image is None:
         raise UserError(f"{path} cannot be read as a picture")
-    if image.shape != (SIZE, SIZE):
-        raise UserError(f"{path} is {image.shape[1]} x {image.shape[0]} pixels instead of 48 x 48")
     return image
 
 

@@ -52,6 +52,18 @@ def saved_epochs(recipe: Recipe, out: Path) -> int:
     return checkpoint.epoch
 
 
+def check_parents(recipe: Recipe) -> None:
+    """UserError, before any data are read, if weights that a recipe names are not there or do not fit."""
+    for name in recipe.distill.teachers if recipe.distill else []:
+        read_header(name)
+    if recipe.init is not None:
+        header = read_header(recipe.init)
+        if header.width != recipe.width:
+            raise UserError(f"init={recipe.init} has width {header.width}, the recipe {recipe.width}: they must agree")
+        if header.preprocess != DEFAULT:
+            raise UserError(f"init={recipe.init} was trained on pictures prepared in another way: {header.preprocess}")
+
+
 def train_run(
     recipe: Recipe,
     faces: FaceSet,
@@ -64,13 +76,15 @@ def train_run(
 
     Raises UserError if `out` holds a run of another recipe, or of other data, votes, first weights or teachers.
     """
+    check_parents(recipe)
     place = pick_device(device)
     if place.type == "cpu":
         keep_freed_memory()
     data = prepare(faces, recipe, ferplus, place)
     inputs = run_inputs(recipe, faces, ferplus)
     teachers = [_teacher(name, place) for name in recipe.distill.teachers] if recipe.distill else []
-    run = Run(recipe, data.training, data.public, inputs, teachers, _first_weights(recipe))
+    init = load_weights(recipe.init)[0] if recipe.init is not None else None
+    run = Run(recipe, data.training, data.public, inputs, teachers, init)
     checkpoint = out / CHECKPOINT
     if checkpoint.exists():
         run.resume(checkpoint)
@@ -228,15 +242,3 @@ def _about_parent(name: str) -> Parent:
 
 def _teacher(name: str, device: torch.device) -> ResNet9:
     return fuse(load_weights(name)[0].to(device))
-
-
-def _first_weights(recipe: Recipe) -> ResNet9 | None:
-    """The network that a run begins with, if its recipe names one; UserError if it is no network of this recipe."""
-    if recipe.init is None:
-        return None
-    net, header = load_weights(recipe.init)
-    if header.width != recipe.width:
-        raise UserError(f"init={recipe.init} has width {header.width}, the recipe {recipe.width}: they must agree")
-    if header.preprocess != DEFAULT:
-        raise UserError(f"init={recipe.init} was trained on pictures prepared in another way: {header.preprocess}")
-    return net
