@@ -7,6 +7,7 @@ Needs paho-mqtt 2 and a graph with `publish`. Runs until Ctrl-C; both sides are 
 
 import json
 import sys
+from contextlib import suppress
 
 import paho.mqtt.client as mqtt  # pyright: ignore[reportMissingImports]
 
@@ -15,7 +16,10 @@ from pipeline import subscribe
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
 client.connect(sys.argv[1])  # client.username_pw_set(...) before this, if the broker wants a password
 client.loop_start()
-for event in subscribe(sys.argv[2] if len(sys.argv) > 2 else "tcp://127.0.0.1:5556", kinds=["change"]):
-    fields = {"time": event.time.isoformat(), "what": event.what, "track": event.track, "label": event.label}
-    fields |= {"score": event.score, "previous": event.previous, "snapshot": event.snapshot}
-    client.publish(f"emograph/{event.camera}/{event.kind}", json.dumps(fields), qos=1)
+with suppress(KeyboardInterrupt):
+    for event in subscribe(sys.argv[2] if len(sys.argv) > 2 else "tcp://127.0.0.1:5556", kinds=["change"]):
+        fields = {"time": event.time.isoformat(), "what": event.what, "track": event.track, "label": event.label}
+        fields |= {"score": event.score, "previous": event.previous, "snapshot": event.snapshot}
+        client.publish(f"emograph/{event.camera}/{event.kind}", json.dumps(fields), qos=1)
+client.disconnect()
+client.loop_stop()
