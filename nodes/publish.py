@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import stat
@@ -28,7 +27,8 @@ from pydantic import AfterValidator, Field
 from nodes.narrator import Event, Narrator, NarratorProperties
 from pipeline import Buffer, Mark, Sink, UserError, pad
 from pipeline.caps import ANY
-from pipeline.events import check_endpoint, encode, topic
+from pipeline.endpoints import check_endpoint, is_local
+from pipeline.events import encode, topic
 
 _LINGER_MS = 500  # how long `close` may wait for what is queued for slow subscribers
 _MAX_REQUEST = 1024  # bytes; a subscription is a topic prefix, anything longer ends the peer's connection
@@ -81,7 +81,7 @@ class Publish(Sink):
         self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         self._socket.setsockopt(zmq.IPV6, "[" in self.props.endpoint)
         self._bind(self.props.endpoint)
-        if not _is_local(self.endpoint):
+        if not is_local(self.endpoint):
             self.log(
                 "warning",
                 f"events on {self.endpoint} (who is seen when, with which expression) can be read by anybody "
@@ -162,14 +162,6 @@ class Publish(Sink):
         self.observe("garbage", 1)
         if self.garbage == 1:
             self.log("warning", "a peer sent something that is no subscription; it is ignored")
-
-
-def _is_local(endpoint: str) -> bool:
-    """Whether only programs on this host can reach a bound endpoint."""
-    if not endpoint.startswith("tcp://"):
-        return True
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]").partition("%")[0]
-    return ipaddress.ip_address(host).is_loopback
 
 
 def _refuse_used(path: str) -> None:

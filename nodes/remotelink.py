@@ -11,7 +11,6 @@ field is checked before a graph sees it: what is wrong is a `BadMessage`, to be 
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from dataclasses import astuple, dataclass
 from socket import getaddrinfo
@@ -23,7 +22,7 @@ from pydantic import AfterValidator
 
 from pipeline import Region, wire
 from pipeline.buffer import BadMessage
-from pipeline.events import check_endpoint
+from pipeline.endpoints import check_endpoint
 
 VERSION = 1
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5570"
@@ -53,12 +52,6 @@ def _over_tcp(endpoint: str) -> str:
 
 Endpoint = Annotated[str, AfterValidator(_over_tcp)]
 """Property type: `tcp://HOST:PORT`."""
-
-
-def is_loopback(endpoint: str) -> bool:
-    """Whether only programs on this host can reach a bound tcp endpoint."""
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]").partition("%")[0]
-    return ipaddress.ip_address(host).is_loopback
 
 
 def resolves(endpoint: str) -> bool:
@@ -97,7 +90,7 @@ class Ask:
     @classmethod
     def unpack(cls, data: bytes | memoryview) -> Ask:
         """Raises BadMessage."""
-        ask = cls(*_fields(data, "ask", 5))
+        ask = cls(*_fields(_message(data), "ask", 5))
         _check(_is_name(ask.camera) and type(ask.hello) is bool and type(ask.pixels) is bool, "types of an ask")
         _check(_is_count(ask.ack) and _is_count(ask.window) and ask.window <= MAX_WINDOW, "numbers of an ask")
         return ask
@@ -151,13 +144,13 @@ def pack_header(header: Header, regions: list[Any]) -> bytes:
 
 def unpack(data: bytes | memoryview) -> Info | Header:
     """What a sender said; raises BadMessage for anything else."""
-    kind = _kind(data)
-    if kind == "info":
-        camera, cameras, shape, up, reason, ended = _fields(data, "info", 6)
+    message = _message(data)
+    if message[1] == "info":
+        camera, cameras, shape, up, reason, ended = _fields(message, "info", 6)
         _check(_is_name(camera) and type(cameras) is list and all(map(_is_name, cameras)), "names of an info")
         _check(type(up) is bool and type(reason) is str and type(ended) is bool, "types of an info")
         return Info(camera, cameras, None if shape is None else _shape(shape), up, reason[:_MAX_NAME], ended)
-    camera, number, sequence, pts, wall, shape, format, regions, meta = _fields(data, "frame", 9)
+    camera, number, sequence, pts, wall, shape, format, regions, meta = _fields(message, "frame", 9)
     _check(_is_name(camera) and format in FORMATS and type(meta) is dict, "types of a frame")
     _check(all(map(_is_count, (number, sequence, pts, wall))), "numbers of a frame")
     _check(type(regions) is list and len(regions) <= MAX_REGIONS, "number of regions")
@@ -176,14 +169,9 @@ def _message(data: bytes | memoryview) -> list[Any]:
     return raw
 
 
-def _kind(data: bytes | memoryview) -> Any:
-    return _message(data)[1]
-
-
-def _fields(data: bytes | memoryview, kind: str, count: int) -> list[Any]:
-    raw = _message(data)
-    _check(raw[1] == kind and len(raw) == count + 2, "unknown message")
-    return raw[2:]
+def _fields(message: list[Any], kind: str, count: int) -> list[Any]:
+    _check(message[1] == kind and len(message) == count + 2, "unknown message")
+    return message[2:]
 
 
 def _region(raw: Any) -> Region:

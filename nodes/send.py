@@ -25,6 +25,7 @@ from nodes.remotelink import DEFAULT_ENDPOINT, Ask, Endpoint, Header, Info
 from nodes.remotepixels import encode
 from pipeline import Buffer, Mark, Properties, Seconds, Sink, UserError, pad
 from pipeline.buffer import BadMessage
+from pipeline.endpoints import is_local
 
 _BLOCK = 2.0
 """Seconds that one `consume` waits at most: the engine takes a node that is silent for longer than 15 for dead."""
@@ -153,7 +154,7 @@ class Send(Sink):
             text = f"cannot bind {self.props.endpoint}: {reason[:1].lower()}{reason[1:]}"
             raise UserError(f"{self.name}: {text}") from None
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        if not remotelink.is_loopback(self.endpoint):
+        if not is_local(self.endpoint):
             self.log(
                 "warning",
                 f"frames and faces on {self.endpoint} can be read by anybody who reaches this port; "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.buffer import Buffer, Mark, Region
     from pipeline.caps import Pad, pad
+    from pipeline.durations import Seconds
     from pipeline.errors import GraphError, UserError
     from pipeline.events import Event
     from pipeline.harness import Harness
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
         BatchTransform,
         Node,
         Properties,
-        Seconds,
         Sink,
         Source,
         SourceProperties,
@@ -31,7 +31,7 @@ _HOME = {
     "Buffer": "buffer", "Mark": "buffer", "Region": "buffer", "Pad": "caps", "pad": "caps",
     "GraphError": "errors", "UserError": "errors", "Harness": "harness",
     "Event": "events", "subscribe": "subscription", "to_dataframe": "subscription",
-    "BatchTransform": "node", "Node": "node", "Properties": "node", "Seconds": "node", "Sink": "node",
+    "BatchTransform": "node", "Node": "node", "Properties": "node", "Seconds": "durations", "Sink": "node",
     "Source": "node", "SourceProperties": "node", "Transform": "node", "VideoInfo": "node",
 }  # fmt: skip
 

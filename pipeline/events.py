@@ -7,7 +7,6 @@ BadEvent, never another exception.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -237,20 +236,3 @@ def _number(value: Any) -> float:
 def utc(nanoseconds: int) -> datetime:
     """Nanoseconds since 1970 as a time, UTC, in whole microseconds."""
     return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
-
-
-# Endpoints -------------------------------------------------------------------------------------------------
-
-_ENDPOINT = re.compile(
-    r"tcp://(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\s/:\[\]@]+):(?P<port>\d+|\*)|ipc://(?P<path>[^\s*]\S*)"
-)
-
-
-def check_endpoint(endpoint: str) -> str:
-    """`endpoint` itself when it is `tcp://HOST:PORT` or `ipc://PATH`; raises ValueError otherwise."""
-    match = _ENDPOINT.fullmatch(endpoint)
-    if not match:
-        raise ValueError(f"{endpoint!r} is not an endpoint such as tcp://127.0.0.1:5556 or ipc:///tmp/events")
-    if match["port"] not in (None, "*") and int(match["port"]) > 65535:
-        raise ValueError(f"{endpoint!r}: a port is at most 65535")
-    return endpoint

@@ -9,8 +9,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pipeline.console import out, print_json, print_table
+from pipeline.durations import seconds
 from pipeline.errors import UserError
-from pipeline.node import Node, seconds
+from pipeline.node import Node
 from pipeline.registry import find, node_types
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import zmq
 
 from pipeline import console
+from pipeline.durations import seconds
 from pipeline.errors import GraphError, UserError
 from pipeline.graph import attach, expand
 from pipeline.lines import Lines
 from pipeline.live import LiveStatus
-from pipeline.node import seconds
 from pipeline.plan import Plan
 from pipeline.registry import find
 from pipeline.spec import load

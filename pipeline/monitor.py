@@ -8,7 +8,6 @@ only, so that a slow viewer is never behind and never slows the graph.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import math
 import os
 import time
@@ -20,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from pipeline import wire
+from pipeline.endpoints import check_endpoint, is_local
 from pipeline.errors import UserError, did_you_mean, redact_setting
-from pipeline.events import check_endpoint
 from pipeline.plan import monitor_endpoint
 from pipeline.rundir import Run, running
 from pipeline.snapshot import VERSION, is_snapshot
@@ -86,8 +85,7 @@ class Monitor:
         if not self.endpoint:
             return
         self.supervisor.log("info", "monitor", f"snapshots on {self.endpoint}")
-        host = self.endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]").partition("%")[0]
-        if not ipaddress.ip_address(host).is_loopback:
+        if not is_local(self.endpoint):
             text = (
                 f"{self.endpoint} can be read by anybody who reaches this port; tcp://127.0.0.1:PORT stays on this host"
             )

@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pipeline import registry
+from pipeline.durations import Seconds
 from pipeline.errors import UserError
-from pipeline.node import Node, Seconds
+from pipeline.node import Node
 from pipeline.spec import DEFAULT_BUDGET, MAX_REPLICAS, MODES, NAME
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{[^}]*\}", "description": "from the environment"}

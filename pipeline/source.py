@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -23,17 +22,10 @@ from pipeline.links import Link, spread
 from pipeline.node import Source, VideoInfo
 from pipeline.plan import NodePlan
 from pipeline.ring import DELIVERED, Fate, Writer
+from pipeline.window import Window
 
 FLUSH_RETRY_NS = 2_000_000_000
 """A flush that is not home by then gets company, at intervals that double: a node on its way may have died too."""
-
-_GROW_BELOW = 0.5
-"""Share of the latency budget under which a delivered buffer widens the window again."""
-_GROWTH = 0.1
-"""Buffers by which it does: ten good ones undo a late one."""
-_LEAST = 1 / 4
-"""The smallest window. A window of 1/n is one buffer, and after it a rest of n - 1 times as long as it took: where many
-cameras share what is too little for one buffer of each, they take turns."""
 
 Trace = list[list]
 
@@ -89,11 +81,7 @@ class SourceRunner:
         self._info = VideoInfo(0, 0)
         self._layout: tuple[int, tuple[int, int, int]] | None = None
         """Slots and frame shape that the ring shall have as soon as nothing is out."""
-        self._allowed = float(node.props.window)
-        """The window as far as it is used now. A buffer that comes home `late` was work for nothing, so the source
-        sends fewer (additive increase here, decrease by one, below one by half, there); in lossless mode nothing is
-        ever late."""
-        self._rest_until = 0
+        self._window = Window(node.props.window, budget_ns)
         self._interval = 0
         """Nanoseconds between two frames of a paced source; 0 where that is not known."""
         self._base: int | None = None
@@ -184,8 +172,8 @@ class SourceRunner:
             self._lay_out()
         self._send_pending()
         again = self._step_live() if self.node.live else self._step_inline()
-        if self._rest_until > now:
-            again = self._rest_until if again is None else min(again, self._rest_until)
+        if self._window.rest_until > now:
+            again = self._window.rest_until if again is None else min(again, self._window.rest_until)
         return again
 
     def _step_inline(self) -> int | None:
@@ -321,9 +309,7 @@ class SourceRunner:
 
     @property
     def _window_full(self) -> bool:
-        if len(self.ring.out) - (self._pending is not None) >= max(1, int(self._allowed)):
-            return True
-        return self._rest_until > 0 and time.monotonic_ns() < self._rest_until
+        return self._window.full(len(self.ring.out) - (self._pending is not None))
 
     def _end(self) -> None:
         self.ended = True
@@ -398,19 +384,13 @@ class SourceRunner:
         if final == DELIVERED and trace and captured is not None:
             latency = trace[-1][2] - captured
             self.stats.observe("latency_ms", latency / 1e6)
-            if latency < _GROW_BELOW * self.budget_ns:
-                self._allowed = min(self._allowed + _GROWTH, self.node.props.window)
+            self._window.delivered(latency)
         elif final is not None and final[1] == "late":
-            self._allowed = self._allowed - 1 if self._allowed >= 2 else max(_LEAST, self._allowed / 2)
+            self._window.late()
         elif final is not None and final != DELIVERED and final[0] == self.name:
             self.stats.dropped[final[1]] = self.stats.dropped.get(final[1], 0) + 1
         if final is not None and final[0] != self.name:
-            now = time.monotonic_ns()
-            self._rest_until = 0
-            if self._allowed < 1:
-                # Not all at the same moment again: cameras that started together would go on in the same order.
-                trip = (now - captured) * random.uniform(0.5, 1.5) if captured is not None else 0
-                self._rest_until = now + int(trip * (1 / self._allowed - 1))
+            self._window.home(captured)
 
     def mark_home(self, number: int, weight: int) -> bool:
         """Weight of a mark comes home; a whole flush settles all that went before it."""

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
+from pipeline.durations import seconds
 from pipeline.errors import GraphError, did_you_mean
-from pipeline.node import seconds
 
 GRAPH_KEYS = ("name", "mode", "latency_budget", "nodes", "links")
 NODE_KEYS = ("type", "process", "replicas")

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from pipeline.endpoints import check_endpoint
 from pipeline.errors import UserError, did_you_mean
-from pipeline.events import KINDS, BadEvent, Event, EventRegion, NewerProtocol, check_endpoint, decode_fields, topic
+from pipeline.events import KINDS, BadEvent, Event, EventRegion, NewerProtocol, decode_fields, topic
 
 if TYPE_CHECKING:
     import pandas

@@ -27,8 +27,9 @@ from nodes.capture.why import why
 from nodes.rates import SLOWEST
 from pipeline.buffer import Buffer
 from pipeline.caps import pad
+from pipeline.durations import Seconds
 from pipeline.errors import UserError
-from pipeline.node import Seconds, Source, SourceProperties, VideoInfo
+from pipeline.node import Source, SourceProperties, VideoInfo
 
 __all__ = ["Capture", "redact"]
 

@@ -232,10 +232,10 @@ def test_a_frame_that_waits_goes_before_a_newer_one():
             assert runner._fill(buffer)
             runner._captured(buffer)
 
-        runner._rest_until = time.monotonic_ns() + 10**10
+        runner._window.rest_until = time.monotonic_ns() + 10**10
         capture()
         assert sent == []  # it rests, and the frame waits
-        runner._rest_until = time.monotonic_ns()
+        runner._window.rest_until = time.monotonic_ns()
         capture()
         assert sent == [0, 1]
     finally:

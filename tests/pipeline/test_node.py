@@ -7,7 +7,7 @@ from pydantic import Field
 
 from pipeline import BatchTransform, GraphError, Properties, Sink, Source, Transform, UserError, VideoInfo
 from pipeline.caps import mismatch, pad
-from pipeline.node import seconds
+from pipeline.durations import seconds
 from pipeline.registry import NodeType, find
 
 
