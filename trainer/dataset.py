@@ -168,11 +168,15 @@ def _load_folders(root: Path, splits: Sequence[str]) -> FaceSet:
 
 
 def pictures(root: Path) -> list[tuple[str, int, Path]]:
-    """(split, label, file) of ROOT/train/happy/*.jpg and the like, in order; UserError if there are none.
+    """(split, label, file) of ROOT/train/happy/*.jpg and the like, in order.
 
-    Kaggle's file name prefix (PublicTest_123.jpg), where there is one, names the split.
+    Kaggle's file name prefix (PublicTest_123.jpg), where there is one, names the split. Raises UserError if there are
+    no pictures, or a folder may not be read.
     """
-    found = list(_walk(root))
+    try:
+        found = list(_walk(root))
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     if not found:
         raise UserError(f"{root} has no pictures where FER2013 keeps them (train/happy/*.jpg, test/sad/*.png, ...)")
     return found

@@ -6,7 +6,7 @@ import os
 import signal
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -334,3 +334,18 @@ def test_the_real_votes_agree_with_the_real_labels_as_published(fer2013: Path) -
     count = len(labels)
     rows = FaceSet(fer2013, np.zeros((count, 1, 1), np.uint8), labels, np.full(count, TRAINING), np.arange(count))
     assert agreement(load_votes(fer2013 / "ferplus.csv", rows), labels) == pytest.approx(0.626, abs=0.01)
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = tmp_path / "train" / "happy"
+    closed.mkdir(parents=True)
+    iterdir = Path.iterdir
+
+    def guarded(path: Path) -> Iterator[Path]:  # root, as whom tests may run, reads everything
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", guarded)
+    with pytest.raises(UserError, match=f"^cannot read {closed}: Permission denied$"):
+        load(tmp_path)
