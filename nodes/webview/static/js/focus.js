@@ -29,6 +29,7 @@ export function open(name) {
 }
 
 function close() {
+  if (dialog.open) return // opened again before the browser told of the close
   hide(canvas)
   faces?.clear()
   camera = faces = null
