@@ -157,7 +157,8 @@ def _faces(settings: Settings, folder: Path) -> tuple[Path, np.ndarray | None]:
     """A file of faces to compare answers on, and their labels: PublicTest, or class means and noise."""
     path = folder / "faces.npy"
     if settings.data is not None:
-        from trainer.dataset import PUBLIC, load
+        from trainer.dataset import load
+        from trainer.folders import PUBLIC
 
         public = load(settings.data, [PUBLIC]).split(PUBLIC)
         np.save(path, public.images)

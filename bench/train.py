@@ -195,7 +195,8 @@ def _workers() -> int:
 def _pictures(settings: Settings, count: int) -> tuple[np.ndarray, np.ndarray]:
     """uint8 (count, 48, 48) and labels int64 (count,): of the data set, or noise, which takes the same time."""
     if settings.data is not None:
-        from trainer.dataset import TRAINING, load
+        from trainer.dataset import load
+        from trainer.folders import TRAINING
 
         faces = load(settings.data, [TRAINING]).split(TRAINING)
         return faces.images[:count], faces.labels[:count]

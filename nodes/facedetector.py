@@ -177,6 +177,8 @@ class FaceDetector:
         _check(grey)
         scale = self.scale(width or grey.shape[1])
         if scale < 1.0:
+            if round(min(grey.shape) * scale) < self.window:  # OpenCV refuses to shrink a thin picture to no height
+                return NOTHING
             grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         found = self._search(grey, scale_factor, min_neighbors, self.min_size * scale, self.max_size * scale)
         return found._replace(boxes=found.boxes / np.float32(scale))

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.dataset import TRAINING, FaceSet
+from trainer.dataset import FaceSet
+from trainer.folders import TRAINING
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ import numpy as np
 import nodes
 from nodes.preprocess import LABELS
 from pipeline.errors import UserError
-from trainer.dataset import TRAINING, FaceSet, load
+from trainer.dataset import FaceSet, load
+from trainer.folders import TRAINING
 
 EXAGGERATION = 0.2
 SHARPEN = 1.0

@@ -147,7 +147,7 @@ def print_cuts(cuts: list[Cut]) -> None:
     """The table of `emograph data cut`."""
     rows = []
     for name in (*LABELS, "all"):
-        of = [cut for cut in cuts if name in (cut.label, "all")]
+        of = [cut for cut in cuts if name in (LABELS[cut.file.label], "all")]
         none, unreadable = (sum(cut.problem.startswith(why) for cut in of) for why in (NO_FACE, UNREADABLE))
         several = sum(cut.faces > 1 for cut in of)
         rows.append([name, *map(str, (len(of), len(of) - none - unreadable, several, none, unreadable))])

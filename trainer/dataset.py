@@ -7,34 +7,22 @@ cannot see PrivateTest, whatever the file holds. Nothing is mended here; checks.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from nodes.capture.container import is_cut
 from nodes.preprocess import LABELS
 from pipeline.errors import UserError, did_you_mean
 from trainer import table
+from trainer.folders import SPLITS, pictures, read_grey
 
 SIZE = 48
 PIXELS = SIZE * SIZE
-TRAINING, PUBLIC, PRIVATE = SPLITS = ("Training", "PublicTest", "PrivateTest")
 COLUMNS = ("emotion", "pixels", "Usage")
 _GREYS = {str(value): value for value in range(256)}
-
-_FOLDER_SPLITS = {
-    "training": TRAINING,
-    "train": TRAINING,
-    "publictest": PUBLIC,
-    "validation": PUBLIC,
-    "val": PUBLIC,
-    "privatetest": PRIVATE,
-    "test": PRIVATE,  # Kaggle's `test` mixes both; its file names (PublicTest_123.jpg) say which is which
-}
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 
 
 @dataclass(frozen=True)
@@ -79,10 +67,15 @@ def load(path: str | Path, splits: Sequence[str] = SPLITS) -> FaceSet:
     for name in splits:
         if name not in SPLITS:
             raise UserError(f"unknown split '{name}'{did_you_mean(name, SPLITS)}")
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        why = "" if isinstance(error, FileNotFoundError) else f" ({error.strerror})"
+        raise UserError(f"no data at {path}{why}: give Kaggle's fer2013.csv or its image folder") from error
+    if stat.S_ISDIR(mode):
         return _load_folders(path, splits)
-    if not path.is_file():
-        raise UserError(f"no data at {path}: give Kaggle's fer2013.csv or its image folder")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path} is neither a file nor a folder: give Kaggle's fer2013.csv or its image folder")
     return _load_csv(path, splits)
 
 
@@ -157,41 +150,14 @@ def _plain_pixels(text: str) -> np.ndarray | None:
 
 
 def _load_folders(root: Path, splits: Sequence[str]) -> FaceSet:
-    chosen = [(row, *entry) for row, entry in enumerate(pictures(root)) if entry[0] in splits]
+    chosen = [(row, file) for row, file in enumerate(pictures(root)) if file.split in splits]
     return _face_set(
         root,
-        [_picture(picture) for *_, picture in chosen],
-        [label for _, _, label, _ in chosen],
-        [split for _, split, _, _ in chosen],
-        [row for row, *_ in chosen],
+        [_picture(file.path) for _, file in chosen],
+        [file.label for _, file in chosen],
+        [file.split for _, file in chosen],
+        [row for row, _ in chosen],
     )
-
-
-def pictures(root: Path) -> list[tuple[str, int, Path]]:
-    """(split, label, file) of ROOT/train/happy/*.jpg and the like, in order.
-
-    Kaggle's file name prefix (PublicTest_123.jpg), where there is one, names the split. Raises UserError if there are
-    no pictures, or a folder may not be read.
-    """
-    try:
-        found = list(_walk(root))
-    except OSError as error:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
-    if not found:
-        raise UserError(f"{root} has no pictures where FER2013 keeps them (train/happy/*.jpg, test/sad/*.png, ...)")
-    return found
-
-
-def _walk(root: Path) -> Iterator[tuple[str, int, Path]]:
-    for split_folder in sorted(p for p in root.iterdir() if p.is_dir()):
-        folder_split = _FOLDER_SPLITS.get(split_folder.name.lower())
-        if folder_split is None:
-            continue
-        for label_folder in sorted(p for p in split_folder.iterdir() if p.is_dir()):
-            label = _folder_label(label_folder)
-            for picture in sorted(p for p in label_folder.iterdir() if p.suffix.lower() in _SUFFIXES):
-                prefix = picture.name.split("_")[0]
-                yield prefix if prefix in SPLITS else folder_split, label, picture
 
 
 def _picture(path: Path) -> np.ndarray:
@@ -203,30 +169,3 @@ def _picture(path: Path) -> np.ndarray:
             "`emograph data cut` makes such pictures"
         )
     return image
-
-
-def read_grey(path: Path) -> np.ndarray:
-    """A picture file of any size -> uint8 (H, W); UserError if it is none, or not all of it is there."""
-    # The bytes are read here because cv2.imread crashes on file names that are not UTF-8.
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read as a picture: {error.strerror or error}") from error
-    if not content:
-        raise UserError(f"{path} cannot be read as a picture: it is empty")
-    if is_cut(content):
-        raise UserError(f"{path} is cut off")
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
-    except cv2.error:  # of sizes that no picture has
-        image = None
-    if image is None:
-        raise UserError(f"{path} cannot be read as a picture")
-    return image
-
-
-def _folder_label(folder: Path) -> int:
-    name = folder.name.lower()
-    if name not in LABELS:
-        raise UserError(f"{folder} is not named after a class{did_you_mean(name, LABELS)}")
-    return LABELS.index(name)

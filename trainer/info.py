@@ -8,7 +8,8 @@ import numpy as np
 
 from nodes.preprocess import LABELS
 from trainer.checks import find_defects
-from trainer.dataset import SPLITS, TRAINING, FaceSet
+from trainer.dataset import FaceSet
+from trainer.folders import SPLITS, TRAINING
 
 
 def describe(faces: FaceSet) -> dict[str, Any]:

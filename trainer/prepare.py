@@ -12,8 +12,9 @@ import torch
 from nodes.emotion.weights import find_weights
 from pipeline.errors import UserError
 from trainer.checks import find_defects
-from trainer.dataset import PUBLIC, SPLITS, TRAINING, FaceSet, load
+from trainer.dataset import FaceSet, load
 from trainer.ferplus import load_votes
+from trainer.folders import PUBLIC, SPLITS, TRAINING
 from trainer.loop import Arrays
 from trainer.recipe import Recipe
 

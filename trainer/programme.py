@@ -23,7 +23,8 @@ import nodes
 from pipeline.errors import UserError
 from trainer.card import write_card
 from trainer.console import TrainingView
-from trainer.dataset import PUBLIC, FaceSet
+from trainer.dataset import FaceSet
+from trainer.folders import PUBLIC
 from trainer.loop import Progress
 from trainer.prepare import load_for_training, run_inputs
 from trainer.recipe import Recipe, load_recipe

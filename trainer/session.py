@@ -20,15 +20,16 @@ import yaml
 from pydantic import ValidationError
 
 from nodes.emotion.model import ResNet9, fuse
-from nodes.emotion.weights import Header, Parent, find_weights, load_weights, read_header, save_weights
+from nodes.emotion.weights import Header, Parent, find_weights, load_weights, read_header, read_tensors, save_weights
 from nodes.preprocess import DEFAULT
 from pipeline.errors import UserError
 from trainer.allocator import keep_freed_memory
 from trainer.card import Entry, card
 from trainer.checkpoint import load_checkpoint, write_whole
 from trainer.commandline import joined
-from trainer.dataset import PUBLIC, FaceSet
+from trainer.dataset import FaceSet
 from trainer.evaluate import Evaluation, evaluate
+from trainer.folders import PUBLIC
 from trainer.loop import Progress, Run
 from trainer.metrics import fit_temperature
 from trainer.pictures import confusion_png, curves_png, reliability_png
@@ -55,9 +56,9 @@ def saved_epochs(recipe: Recipe, out: Path) -> int:
 def check_parents(recipe: Recipe) -> None:
     """UserError, before any data are read, if weights that a recipe names are not there or do not fit."""
     for name in recipe.distill.teachers if recipe.distill else []:
-        read_header(name)
+        read_tensors(name)
     if recipe.init is not None:
-        header = read_header(recipe.init)
+        _, header = read_tensors(recipe.init)
         if header.width != recipe.width:
             raise UserError(f"init={recipe.init} has width {header.width}, the recipe {recipe.width}: they must agree")
         if header.preprocess != DEFAULT:

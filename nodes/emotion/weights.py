@@ -77,14 +77,18 @@ def available() -> list[str]:
 
 
 def find_weights(path_or_name: str | Path) -> Path:
-    """The file of a packaged name (`resnet9`) or of a path; WeightsError if there is none."""
+    """The file of a packaged name (`resnet9`) or of a path (`~/mine.safetensors`); WeightsError if there is none."""
     text = os.fspath(path_or_name)
-    is_path = text.endswith(SUFFIX) or Path(text).name != text or Path(text).exists()
-    path = Path(text) if is_path else _PACKAGE_DATA / (text + SUFFIX)
-    if path.is_file():
-        return path
-    if is_path:
-        raise WeightsError(f"no weights file at {text}")
+    given = Path(text).expanduser()
+    try:
+        is_path = text.endswith(SUFFIX) or given.name != text or given.is_file()
+        path = given if is_path else _PACKAGE_DATA / (text + SUFFIX)
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise WeightsError(f"cannot read {given}: {error.strerror}") from error
+    if is_path and text:
+        raise WeightsError(f"no weights file at {given}")
     raise WeightsError(f"no weights are called '{text}'{did_you_mean(text, available())}")
 
 

@@ -124,11 +124,12 @@ def test_a_face_in_a_face_goes():
     assert sorted(found.neighbors) == [7, 20]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (20, 20), (24, 500), (29, 29)])
+@pytest.mark.parametrize("size", [(1, 1), (20, 20), (24, 500), (29, 29), (1, 5000), (5000, 1)])
 def test_a_picture_smaller_than_a_face_has_none(size):
     for cascade in ("frontal", "frontal+profile"):
-        boxes, scores = FaceDetector(cascade).detect(np.zeros(size, np.uint8))
-        assert (boxes.shape, scores.shape) == ((0, 4), (0,))
+        for detect_width in (0, 100):
+            boxes, scores = FaceDetector(cascade, detect_width=detect_width).detect(np.zeros(size, np.uint8))
+            assert (boxes.shape, scores.shape) == ((0, 4), (0,))
 
 
 @pytest.mark.parametrize("picture", [EMPTY, np.zeros((50, 50), np.float32)])

@@ -155,6 +155,17 @@ def test_weights_that_are_not_finite_are_not_written(net: ResNet9, tmp_path: Pat
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(WeightsError, match="did you mean 'resnet9"):
         find_weights("resnett9-s")
+    with pytest.raises(WeightsError, match=r"^no weights are called ''; known: resnet9, resnet9-s$"):
+        find_weights("")
+
+
+def test_a_path_is_taken_as_a_shell_would(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(saved.parent))
+    assert find_weights(f"~/{saved.name}") == saved
+    with pytest.raises(WeightsError, match=f"^no weights file at {saved.parent}/none.safetensors$"):
+        find_weights("~/none.safetensors")
+    with pytest.raises(WeightsError, match="^cannot read .*: File name too long$"):
+        find_weights("x" * 300)
 
 
 def test_describing_weights_needs_no_torch() -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from nodes.preprocess import LABELS
-from trainer.dataset import PUBLIC, TRAINING, FaceSet
+from trainer.dataset import FaceSet
+from trainer.folders import PUBLIC, TRAINING
 
 torch.set_num_threads(1)  # two threads that wait for each other crawl on a busy machine
 

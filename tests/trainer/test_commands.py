@@ -77,6 +77,12 @@ def test_train_evaluate_export(recipe: Path, data: Path, tmp_path: Path) -> None
     assert (tmp_path / "net.onnx").stat().st_size > 10_000
 
 
+def test_first_weights_are_checked_before_the_data_are_read(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no weights are called 'resnet8'"):
+        call(cli.train, recipe, "--data", tmp_path / "none.csv", "--out", tmp_path / "run", "init=resnet8")
+    assert not (tmp_path / "run").exists()
+
+
 def test_several_seeds_are_summed_up_and_not_trained_twice(recipe: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "seeds"
     arguments = (recipe, "--data", data, "--out", out, "--device", "cpu", "--seeds", 2, "epochs=1")

@@ -16,7 +16,8 @@ from pipeline.errors import UserError
 from tests.trainer.test_commands import call
 from trainer import cli
 from trainer.cut import LIST, NO_FACE, cut_faces
-from trainer.dataset import PUBLIC, TRAINING, load
+from trainer.dataset import load
+from trainer.folders import PUBLIC, TRAINING
 
 MEANS = cv2.imread(str(Path(nodes.__file__).parent / "testsrc_faces.png"), cv2.IMREAD_GRAYSCALE)
 
@@ -88,13 +89,70 @@ def test_what_cannot_be_done_is_said(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no pictures where FER2013 keeps them"):
         cut_faces(photos / "train", tmp_path / "out")
     with pytest.raises(UserError, match="photos is there already: give a folder that is new or empty"):
+        cut_faces(photos / "train", photos)
+    with pytest.raises(UserError, match="photos lies in .*photos, whose pictures it would be mixed with"):
         cut_faces(photos, photos)
     for picture in photos.rglob("*.*"):
         picture.unlink()
     write(photos / "train" / "sad" / "wall.png")
-    with pytest.raises(UserError, match="no face was found in any of the 1 pictures of"):
+    with pytest.raises(UserError, match=r"no face was found in any of the 1 files of [^,]*photos$"):
         cut_faces(photos, tmp_path / "out")
-    assert "train/sad/wall.png,0,,no face was found" in (tmp_path / "out" / LIST).read_text()
+    (photos / "train" / "happy" / "broken.png").write_bytes(b"?")
+    with pytest.raises(UserError, match=r"of the 2 files of .*, the first of them is unreadable: .*/broken.png cannot"):
+        cut_faces(photos, tmp_path / "out")
+    with pytest.raises(UserError, match="out lies in .*photos, whose pictures it would be mixed with"):
+        cut_faces(photos, photos / "train" / "out")
+    with pytest.raises(UserError, match="cannot read .*: File name too long"):
+        cut_faces(tmp_path / ("x" * 300), tmp_path / "out")
+    with pytest.raises(UserError, match="cannot read .*: File name too long"):
+        cut_faces(photos, tmp_path / ("x" * 300))
+    assert sorted(tmp_path.iterdir()) == [photos]
+    write(photos / "train" / "happy" / "one.png", ("happy", 200, 200))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write .*/file/out/.partial: Not a directory|cannot read .*/file/out: "):
+        cut_faces(photos, tmp_path / "file" / "out")
+
+
+def test_a_run_that_ends_early_leaves_nothing(photos: Path, tmp_path: Path) -> None:
+    """Half a data set would look like a whole one; and the same command must work again."""
+    out = tmp_path / "faces"
+
+    def interrupt(done: int, _of: int) -> None:
+        if done == 3:
+            assert [path.name for path in out.iterdir()] == [".partial"]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cut_faces(photos, out, interrupt)
+    assert not out.exists()
+    (out / ".partial" / "train" / "happy").mkdir(parents=True)  # of a run that was killed
+    assert sum(cut.written is not None for cut in cut_faces(photos, out)) == 4
+    assert sorted(path.name for path in out.iterdir()) == [LIST, "train", "val"]
+
+
+def test_each_file_is_accounted_for(photos: Path, tmp_path: Path) -> None:
+    long = "x" * (255 - len(".jpg")) + ".jpg"
+    (photos / "train" / "sad" / "phone.HEIC").write_bytes(b"?")
+    write(photos / "train" / "happy" / "anna" / "deep.jpg", ("happy", 200, 200)).rename(photos / "train/happy" / long)
+    write(photos / "train" / "happy" / "anna" / "deep.jpg", ("happy", 200, 200))
+    cv2.imwrite(str(photos / "train" / "happy" / "thin.png"), np.zeros((1, 5000), np.uint8))
+    cut = {one.file.path.name: one for one in cut_faces(photos, tmp_path / "faces")}
+    assert len(cut) == 10
+    assert cut["phone.HEIC"].problem == "unreadable: its name is not one of a picture"
+    assert cut["thin.png"].problem == NO_FACE
+    assert cut[long].written == Path("train/happy") / long.replace(".jpg", ".png")
+    assert cut["deep.jpg"].written == Path("train/happy/anna/deep.png")
+    assert len(load(tmp_path / "faces")) == 6
+
+
+def test_a_name_that_grows_too_long_is_that_picture_s_problem(photos: Path, tmp_path: Path) -> None:
+    """one.jpg and one.png become one.png and one.png.png, which the file system may not take."""
+    for suffix in ("jpg", "png"):
+        write(photos / "train" / "happy" / f"one.{suffix}", ("happy", 200, 200)).rename(
+            photos / "train" / "happy" / ("x" * 251 + f".{suffix}")
+        )
+    problems = [one.problem for one in cut_faces(photos, tmp_path / "faces") if one.file.path.name.startswith("x")]
+    assert problems == ["", "unreadable: its name is too long"]
 
 
 def test_train_says_where_such_pictures_come_from(photos: Path) -> None:

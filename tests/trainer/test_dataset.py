@@ -17,8 +17,9 @@ import pytest
 from pipeline.errors import UserError
 from trainer import table
 from trainer.checks import find_defects
-from trainer.dataset import PRIVATE, PUBLIC, TRAINING, FaceSet, load
+from trainer.dataset import FaceSet, load
 from trainer.ferplus import VOTES, agreement, load_votes
+from trainer.folders import PRIVATE, PUBLIC, TRAINING
 from trainer.info import describe
 
 Writer = Callable[[FaceSet], Path]
@@ -201,6 +202,7 @@ def test_image_folders(faces: FaceSet, tmp_path: Path) -> None:
     ("place", "shape", "message"),
     [
         ("train/hapy/1.png", (48, 48), "did you mean 'happy'"),
+        ("trian/happy/1.png", (48, 48), "trian is not named after a split; did you mean 'train'"),
         ("train/happy/1.png", (50, 48), "48 x 50 pixels instead of 48 x 48"),
         ("train/happy/1.png", None, "cannot be read as a picture"),
     ],
@@ -224,7 +226,7 @@ def test_a_picture_whose_name_is_not_utf8(faces: FaceSet, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", r"1\.jpg cannot be read as a picture: it is empty"), (None, r"1\.jpg cannot be .*: Is a directory")],
+    [(b"", r"1\.jpg cannot be read as a picture: it is empty"), (None, "has no pictures where")],
 )
 def test_what_is_no_picture_file_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "train" / "sad" / "1.jpg"
@@ -336,16 +338,30 @@ def test_the_real_votes_agree_with_the_real_labels_as_published(fer2013: Path) -
     assert agreement(load_votes(fer2013 / "ferplus.csv", rows), labels) == pytest.approx(0.626, abs=0.01)
 
 
+def test_pictures_in_folders_below_a_class_belong_to_it(faces: FaceSet, tmp_path: Path) -> None:
+    content = cv2.imencode(".webp", faces.images[0], [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
+    for place in ("train/sad/b.webp", "train/sad/anna/a.WebP", "Valid/happy/c.webp", "train/sad/.hidden/d.webp",
+                  "train/sad/note.txt", "train/sad/._b.webp", "raw/b.webp", ".git/happy/e.webp"):  # fmt: skip
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    read = load(tmp_path)
+    assert list(zip(read.splits, read.labels, strict=True)) == [(PUBLIC, 3), (TRAINING, 4), (TRAINING, 4)]
+    (tmp_path / "train" / "sad" / "anna" / "ring").symlink_to(tmp_path / "train" / "sad")
+    with pytest.raises(UserError, match="anna/ring is a link to .*/train/sad, which was read already"):
+        load(tmp_path)
+
+
 def test_a_folder_that_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = tmp_path / "train" / "happy"
     closed.mkdir(parents=True)
-    iterdir = Path.iterdir
+    scandir = os.scandir
 
-    def guarded(path: Path) -> Iterator[Path]:  # root, as whom tests may run, reads everything
-        if path == closed:
+    def guarded(path: str) -> Iterator[os.DirEntry]:  # root, as whom tests may run, reads everything
+        if path == str(closed):
             raise PermissionError(13, "Permission denied", str(path))
-        return iterdir(path)
+        return scandir(path)
 
-    monkeypatch.setattr(Path, "iterdir", guarded)
+    monkeypatch.setattr(os, "scandir", guarded)
     with pytest.raises(UserError, match=f"^cannot read {closed}: Permission denied$"):
         load(tmp_path)

@@ -13,9 +13,10 @@ from nodes.preprocess import LABELS, Preprocess, preprocess
 from pipeline.errors import UserError
 from trainer.card import Entry, card, names_on_card, write_card
 from trainer.class_means import class_faces
-from trainer.dataset import PUBLIC, TRAINING, FaceSet
+from trainer.dataset import FaceSet
 from trainer.evaluate import evaluate
 from trainer.export import export_onnx
+from trainer.folders import PUBLIC, TRAINING
 from trainer.predict import VIEWS, _views, predict_logits, probabilities
 from trainer.through_detector import BORDER, ENLARGED, find_faces, in_a_frame
 

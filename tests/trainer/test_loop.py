@@ -12,7 +12,8 @@ from pipeline.errors import UserError
 from trainer import loop
 from trainer.augment import resize
 from trainer.checkpoint import load_checkpoint, write_whole
-from trainer.dataset import PUBLIC, TRAINING, FaceSet
+from trainer.dataset import FaceSet
+from trainer.folders import PUBLIC, TRAINING
 from trainer.loop import Arrays, Progress, Run
 from trainer.prepare import pick_device, prepare
 from trainer.recipe import Recipe

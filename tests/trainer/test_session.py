@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from nodes.emotion.weights import load_weights, read_header
-from nodes.preprocess import LABELS
+from nodes.emotion.weights import load_weights, read_header, save_weights
+from nodes.preprocess import DEFAULT, LABELS
 from pipeline.errors import UserError
 from trainer import session
 from trainer.card import training_lines
-from trainer.dataset import PRIVATE, PUBLIC, TRAINING, FaceSet
+from trainer.dataset import FaceSet
 from trainer.ferplus import VOTES
+from trainer.folders import PRIVATE, PUBLIC, TRAINING
 from trainer.predict import predict_logits, probabilities
 from trainer.prepare import file_sha256, load_for_training, run_inputs
-from trainer.recipe import Recipe
-from trainer.session import CHECKPOINT, WEIGHTS, forget_other_teachers, is_finished, train_run, train_seeds
+from trainer.recipe import Distill, Recipe
+from trainer.session import (
+    CHECKPOINT,
+    WEIGHTS,
+    check_parents,
+    forget_other_teachers,
+    is_finished,
+    train_run,
+    train_seeds,
+)
 
 BASE = {"width": 4, "epochs": 1, "batch": 64, "lr": 0.01, "precision": "fp32", "sizes": [[1.0, 16]]}
 
@@ -173,11 +184,24 @@ def test_a_run_begins_with_the_weights_that_its_recipe_names(few: FaceSet, train
 
 
 def test_first_weights_must_fit(few: FaceSet, trained: Path, tmp_path: Path) -> None:
+    net, header = load_weights(trained / WEIGHTS)
+    broken, other, out = tmp_path / "broken.safetensors", tmp_path / "other.safetensors", tmp_path / "run"
+    save_weights(other, net.state_dict(), header.model_copy(update={"preprocess": replace(DEFAULT, size=56)}))
+    tensors = load_file(trained / WEIGHTS)
+    tensors["classifier.bias"].fill_(torch.nan)
+    save_file(tensors, broken, {"emograph": header.model_dump_json()})
     with pytest.raises(UserError, match=r"init=.*weights.safetensors has width 4, the recipe 8: they must agree"):
-        train_run(recipe(init=str(trained / WEIGHTS), width=8), few, tmp_path, "cpu")
+        train_run(recipe(init=str(trained / WEIGHTS), width=8), few, out, "cpu")
     with pytest.raises(UserError, match="no weights are called 'resnet8'; did you mean 'resnet9'"):
-        train_run(recipe(init="resnet8"), few, tmp_path, "cpu")
-    assert not list(tmp_path.iterdir())
+        train_run(recipe(init="resnet8"), few, out, "cpu")
+    with pytest.raises(
+        UserError, match=r"init=.*other.safetensors was trained on pictures prepared in another way: .*56"
+    ):
+        train_run(recipe(init=str(other)), few, out, "cpu")
+    for wanted in (recipe(init=str(broken)), recipe(distill=Distill(teachers=[str(broken)]))):
+        with pytest.raises(UserError, match=r"broken.safetensors: classifier.bias has values that are not finite"):
+            check_parents(wanted)
+    assert not out.exists()
 
 
 def test_the_card_tells_of_the_run_and_not_of_a_recipe(few: FaceSet, trained: Path) -> None:
