@@ -152,7 +152,7 @@ class Monitor:
             latency = recent["metrics"].get("latency_ms")  # a sample for each frame delivered
             cameras[name] = {
                 **ledger.as_dict(), "capture_fps": recent["in_fps"], "fps": latency["per_s"] if latency else 0.0,
-                "latency_ms": latency, **self._camera(name, uptime), "ended": name in supervisor.drained,
+                "latency_ms": latency, **self._camera(name, uptime, ledger.captured), "ended": name in supervisor.drained,
             }  # fmt: skip
         processes = {
             p.name: {
@@ -170,8 +170,8 @@ class Monitor:
             "messages": list(self.messages), "errors": list(supervisor.errors), "garbage": supervisor.garbage,
         }  # fmt: skip
 
-    def _camera(self, name: str, uptime: float) -> dict[str, Any]:
-        """up, since, reason. What the camera said of itself, unless its process is gone."""
+    def _camera(self, name: str, uptime: float, captured: int) -> dict[str, Any]:
+        """up, since, reason. What the camera said of itself, unless its process is gone; up with its first frame."""
         process = self.supervisor.processes[self.supervisor.plan.nodes[name].process]
         said = self.cameras.get(name)
         if process.recovering and process.state != "PLAYING":
@@ -179,7 +179,7 @@ class Monitor:
             return {"up": False, "since": since, "reason": "its process is being restarted"}
         if said is not None:
             return said
-        if not uptime:
+        if not uptime or not captured:
             return {"up": False, "since": 0, "reason": "starting"}
         return {"up": True, "since": time.time_ns() - int(uptime * 1e9), "reason": ""}
 

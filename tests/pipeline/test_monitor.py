@@ -115,6 +115,16 @@ def test_a_camera_that_is_down_shows_why_and_since_when(env: dict[str, str], tmp
         assert before < camera["since"] < time.time_ns()
 
 
+def test_a_camera_is_up_with_its_first_frame_and_not_before(env: dict[str, str]):
+    graph = "away name=a says=false ! nothing name=n  numbers name=b num_buffers=0 fps=20 ! n."
+    with launched(env, graph=graph) as (_, endpoint):
+        cameras = until(endpoint, lambda s: s["cameras"]["b"]["delivered"] > 20)["cameras"]
+    assert [(c["up"], c["since"] > 0, c["reason"]) for c in cameras.values()] == [
+        (False, False, "starting"),
+        (True, True, ""),
+    ]
+
+
 def test_settings_are_shown_without_secrets(env: dict[str, str]):
     graph = "away name=a uri=rtsp://user:word@10.0.0.5/stream token=abc ! nothing"
     with launched(env, graph=graph) as (_, endpoint):

@@ -259,6 +259,7 @@ class Away(Source):
     class Properties(SourceProperties):
         uri: str = "rtsp://user:word@10.0.0.5/stream"
         token: str = ""
+        says: bool = True
 
     src = pad("video/raw", format="BGR")
     live = True
@@ -267,6 +268,7 @@ class Away(Source):
         return VideoInfo(48, 64, 3, 30)
 
     def fill(self, buffer: Buffer) -> bool:
-        self.status(False, f"no answer from {self.props.uri}")
+        if self.props.says:
+            self.status(False, f"no answer from {self.props.uri}")
         self.stopping.wait()
         return False

@@ -21,7 +21,8 @@ export function condition(camera) {
   if (process && process.state !== "PLAYING" && store.snapshot.state === "PLAYING") {
     return ["down", `Its process is ${process.state.toLowerCase()}`]
   }
-  return store.snapshot.state === "STARTING" ? ["waiting", "Starting"] : ["up", ""]
+  if (store.snapshot.state === "STARTING") return ["waiting", "Starting"]
+  return state.up ? ["up", ""] : ["waiting", "Waiting for its first frame"]
 }
 
 /** Put a camera's condition onto its picture. */

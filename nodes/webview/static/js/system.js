@@ -62,7 +62,7 @@ function showLedger({ cameras }) {
   const rows = Object.entries(cameras).flatMap(([name, camera]) => {
     const dropped = sum(camera.dropped.map((drop) => drop.count))
     const why = reasons(camera.dropped.map((drop) => [`${drop.reason} in ${drop.node}`, drop.count]))
-    const state = camera.up || camera.ended ? "good" : "bad"
+    const state = camera.up || camera.ended || !camera.since ? "good" : "bad"
     const cells = [name, count(camera.captured), count(camera.delivered), count(dropped), String(camera.in_flight)]
     return dropped ? [[cells, state], [[`dropped: ${why}`], "good"]] : [[cells, state]]
   })
