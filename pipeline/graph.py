@@ -15,7 +15,7 @@ from pipeline.errors import GraphError, UserError
 from pipeline.node import Node, check_properties, is_secret
 from pipeline.plan import NodePlan, Plan
 from pipeline.registry import NodeType, find
-from pipeline.spec import GraphSpec, LinkSpec, NodeSpec
+from pipeline.spec import WITH_CAMERA, GraphSpec, LinkSpec, NodeSpec
 from pipeline.wire import pack
 
 
@@ -71,10 +71,15 @@ def _check_node(node: NodeSpec) -> tuple[NodeType, type[Node]]:
         text = str(error)
         prefix = "" if text.startswith(f"{node.name}:") else f"{node.name}: "
         raise GraphError(f"{node.where}: {prefix}{text}") from None
+    several = "replicas" if node.replicas != 1 else f"process: {WITH_CAMERA}" if node.process == WITH_CAMERA else ""
+    if several and cls.kind in ("source", "sink"):
+        raise GraphError(f"{node.where}: {node.name}: {several} is for transforms; {node.type} is a {cls.kind}")
     if node.replicas != 1:
-        if cls.kind in ("source", "sink"):
-            raise GraphError(f"{node.where}: {node.name}: replicas is for transforms; {node.type} is a {cls.kind}")
-        if node.process:
+        if node.process == WITH_CAMERA and node.replicas != "auto":
+            raise GraphError(
+                f"{node.where}: {node.name}: 'process: {WITH_CAMERA}' is one for each camera, 'replicas' another number"
+            )
+        if node.process and node.process != WITH_CAMERA:
             raise GraphError(f"{node.where}: {node.name}: 'process' puts a node in one process, 'replicas' in several")
     return found, cls
 
@@ -198,7 +203,7 @@ def _expand(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], or
                 node.type,
                 found.path,
                 cls.kind,
-                node.process or own,
+                nodes[streams[0]].process if node.process == WITH_CAMERA else node.process or own,
                 node.properties,
                 streams,
                 routes,
@@ -266,7 +271,7 @@ def _identity(path: Path) -> object:
 
 
 def _replicas(node: NodeSpec, cameras: list[str]) -> int:
-    wanted = len(cameras) if node.replicas == "auto" else int(node.replicas)
+    wanted = len(cameras) if node.replicas == "auto" or node.process == WITH_CAMERA else int(node.replicas)
     return max(1, min(wanted, len(cameras)))
 
 

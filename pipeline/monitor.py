@@ -152,7 +152,8 @@ class Monitor:
             latency = recent["metrics"].get("latency_ms")  # a sample for each frame delivered
             cameras[name] = {
                 **ledger.as_dict(), "capture_fps": recent["in_fps"], "fps": latency["per_s"] if latency else 0.0,
-                "latency_ms": latency, **self._camera(name, uptime, ledger.captured), "ended": name in supervisor.drained,
+                "latency_ms": latency,
+                **self._camera(name, uptime, ledger.captured), "ended": name in supervisor.drained,
             }  # fmt: skip
         processes = {
             p.name: {

@@ -246,6 +246,10 @@ class Writer(Reader):
         """Give back a slot that was acquired but holds no captured frame."""
         self._free.append(slot)
 
+    def retake(self, slot: int) -> None:
+        """Take a slot that has just come free, without a new generation: nobody was told of what was in it."""
+        self._free.remove(slot)
+
     @property
     def captured(self) -> int:
         return self._words[_W_CAPTURED]

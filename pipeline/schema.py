@@ -7,6 +7,7 @@ It tells while one types what `emograph check` would tell of names, keys and val
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline import registry
 from pipeline.durations import Seconds
 from pipeline.errors import UserError
 from pipeline.node import Node
-from pipeline.spec import DEFAULT_BUDGET, MAX_REPLICAS, MODES, NAME
+from pipeline.spec import DEFAULT_BUDGET, MAX_REPLICAS, MODES, NAME, WITH_CAMERA
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{[^}]*\}", "description": "from the environment"}
 _PLACE = "#/definitions/"
@@ -94,6 +95,8 @@ def _node(name: str, cls: type[Node], parts: dict[str, Any]) -> dict[str, Any]:
         },
     }
     if cls.sink is not None and cls.src is not None:
+        keys["process"]["pattern"] = f"^({NAME.pattern}|{re.escape(WITH_CAMERA)})$"
+        keys["process"]["description"] += f"; {WITH_CAMERA}: each camera's frames stay in its process"
         keys["replicas"] = {
             "anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_REPLICAS}, {"const": "auto"}, _VARIABLE],
             "default": 1,

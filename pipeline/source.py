@@ -2,8 +2,9 @@
 
 Invariants. Every captured frame is in the ledger before anything else happens to it. At most `window` frames are
 out in the graph. In live mode a frame that finds the window full waits as the newest, and the one that waited
-before is a drop at the source. A slot is used again only when its buffer's weight is whole, or when a mark that
-followed it through every queue is home and proves that it was lost.
+before is a drop at the source; so is one that came while this process was at work on an older one, where nodes share
+it. A slot is used again only when its buffer's weight is whole, or when a mark that followed it through every queue is
+home and proves that it was lost.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -69,6 +71,8 @@ class SourceRunner:
         self.phase = phase
         """0 to 1: when within each frame interval a paced source's frames are due. Those of all sources together come
         evenly, where in step they would queue up behind each other at every node, and the nodes rest after that."""
+        self._skips = any(link.local for link in links) and not node.lossless
+        """Whether sending a frame may take as long as a node's work, so that newer ones make those between obsolete."""
         self.log = log
         self.on_sent = on_sent
         self.on_trace = on_trace
@@ -99,12 +103,15 @@ class SourceRunner:
         self._down: tuple[str, int] | None = None
         """Why the camera is down, and since when (UTC ns); None while it is up."""
         node._status = self._post_status
-        # A live source is read on a thread of its own, which holds one slot at a time.
+        # A live source is read on a thread of its own, which holds one slot at a time; two, if it may skip frames.
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._to_reader: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
-        self._from_reader: queue.SimpleQueue[Buffer | BaseException | None] = queue.SimpleQueue()
+        self._from_reader: deque[Buffer | BaseException | None] = deque()
+        self._missed = 0
+        """Frames that gave way to the one in `_from_reader`, and are not in the ledger yet."""
+        self._handing_over = threading.Lock()
         self._reader: threading.Thread | None = None
-        self._reader_has_slot = False
+        self._reader_slots = 0
 
     # States --------------------------------------------------------------------------------------------
 
@@ -115,8 +122,8 @@ class SourceRunner:
         if restarted:
             self.node.seek(self.ring.captured)
         shape = (info.height, info.width, info.channels)
-        # One slot more than the window for the newest that waits, one that is being filled.
-        self._layout = (self.node.props.window + 2, shape)
+        # Slots more than the window: for the newest that waits, and for those that the reader holds.
+        self._layout = (self.node.props.window + 1 + self._for_reader, shape)
         if self.ring.fits(self._layout[0], info.height * info.width * info.channels, self.planes):
             self._layout = None
         elif not self.ring.out:
@@ -157,6 +164,11 @@ class SourceRunner:
         """EOS has passed every node and every buffer is home."""
         return self.ended and not self._marks and not self.ring.out
 
+    @property
+    def _for_reader(self) -> int:
+        """Slots that are being filled, or were and are not taken yet."""
+        return 2 if self._skips and self.node.live else 1
+
     # Out -----------------------------------------------------------------------------------------------
 
     def step(self) -> int | None:
@@ -179,6 +191,7 @@ class SourceRunner:
     def _step_inline(self) -> int | None:
         node = self.node
         paced = node.paced and not node.lossless
+        behind = False
         for _ in range(16):  # then messages get their turn
             if self._ready is None:
                 if not paced and self._window_full:
@@ -200,14 +213,15 @@ class SourceRunner:
                     return due
                 if now - due > 1_000_000_000:  # hopelessly behind (a slow decoder, a suspended laptop): start over
                     self._base = now - buffer.pts
+                behind = self._skips and 0 < self._interval < now - due
                 buffer.captured = max(due, buffer.captured)
                 # It was decoded ahead: the trace has that just before the moment that counts.
                 entry = buffer.trace[0]
                 entry[1], entry[2] = buffer.captured - (entry[2] - entry[1]), buffer.captured
             self._ready = None
-            self._captured(buffer)
+            self._captured(buffer, behind)
             self.on_sent(time.monotonic_ns(), max(self._fill_took, self._interval if paced else 0))
-            if paced:
+            if paced and not behind:
                 break  # the next one may be due already: without a look at what has come home the window seems full
         return time.monotonic_ns()
 
@@ -216,39 +230,67 @@ class SourceRunner:
         return now + (int(self.phase * self._interval) - now) % self._interval if self._interval else now
 
     def _step_live(self) -> int | None:
-        while not self._from_reader.empty():
-            item = self._from_reader.get()
-            self._reader_has_slot = False
+        if self._from_reader:
+            self._reader_slots -= 1
+            with self._handing_over:
+                item = self._from_reader.popleft()
+                missed = 0
+                if isinstance(item, Buffer):
+                    missed, self._missed = self._missed, 0
             if isinstance(item, BaseException):
                 raise item
             if item is None:
                 self._end()
                 return None
+            for _ in range(missed):
+                self.stats.taken += 1
+                self._drop(self.ring.capture(item.slot))
+                self.ring.retake(item.slot)
+            self._supply_reader()  # sending this one may take a while
             self._captured(item)
-        if not self._reader_has_slot and not (self.node.lossless and self._window_full):
+        self._supply_reader()
+        # Messages get their turn between any two frames.
+        return time.monotonic_ns() if self._from_reader else None
+
+    def _supply_reader(self) -> None:
+        """Give the reader the slots that it may hold, as far as any are free."""
+        while self._reader_slots < self._for_reader and not (self.node.lossless and self._window_full):
             buffer = self._blank()
-            if buffer is not None:
-                self._reader_has_slot = True
-                self._to_reader.put(buffer)
-        return None
+            if buffer is None:
+                break
+            self._reader_slots += 1
+            self._to_reader.put(buffer)
 
     def _read_on(self) -> None:
         """The reader thread of a live source."""
-        while (buffer := self._to_reader.get()) is not None:
+        spare: Buffer | None = None
+        while (buffer := spare if spare is not None else self._to_reader.get()) is not None:
             item: Buffer | BaseException | None = buffer
             try:
                 if not self._fill(buffer):
                     item = None
             except BaseException as error:
                 item = error
-            self._from_reader.put(item)
+            spare = self._hand_over(item)
             os.eventfd_write(self.wake, 1)
+
+    def _hand_over(self, item: Buffer | BaseException | None) -> Buffer | None:
+        """Leave a frame, or the end, for the main thread. If that has not come for the frame before, this one takes
+        its place, and its slot is filled again: a camera that is not read on would show the past."""
+        with self._handing_over:
+            older = self._from_reader[-1] if self._from_reader else None
+            if not (self._skips and isinstance(item, Buffer) and isinstance(older, Buffer)):
+                self._from_reader.append(item)
+                return None
+            self._from_reader[-1] = item
+            self._missed += 1
+        return self._empty(older.slot, older.generation)
 
     def _blank(self) -> Buffer | None:
         place = self.ring.acquire()
-        if place is None:
-            return None
-        slot, generation = place
+        return None if place is None else self._empty(*place)
+
+    def _empty(self, slot: int, generation: int) -> Buffer:
         shape = (self._info.height, self._info.width, self._info.channels)
         buffer = Buffer(self.name, 0, shape=shape, slot=slot, generation=generation, home=self.name)
         buffer._frame = self.ring.frame(slot, 0, shape, writable=True)
@@ -268,8 +310,8 @@ class SourceRunner:
         buffer.captured = now
         return True
 
-    def _captured(self, buffer: Buffer) -> None:
-        """A frame exists: into the ledger, then out, or it waits as the newest."""
+    def _captured(self, buffer: Buffer, behind: bool = False) -> None:
+        """A frame exists: into the ledger, then out, or it waits as the newest. behind: another one is due already."""
         now = time.monotonic_ns()
         entry = buffer.trace[0]
         self._fill_took = entry[2] - entry[1]
@@ -277,15 +319,16 @@ class SourceRunner:
         if not buffer.wall:  # a source that receives frames knows better when they were captured
             buffer.wall = time.time_ns() - (now - buffer.captured)
         buffer.deadline = buffer.captured + self.budget_ns if self.budget_ns else 0
-        self._send_pending()  # it is older, and its rest may have ended while this one was captured
-        full = self._pending is not None or self._window_full
+        if not self._skips:
+            self._send_pending()  # it is older, and its rest may have ended while this one was captured
+        full = behind or self._pending is not None or self._window_full
         buffer.sequence = self.ring.capture(buffer.slot)
         self._captured_at[buffer.slot] = buffer.captured
         buffer._frame = None
         self.stats.taken += 1
         if full:
             if self._pending is not None:
-                self._settle(self._pending.sequence, WHOLE, (self.name, "window full"), [])
+                self._drop(self._pending.sequence)
             self._pending = buffer
         else:
             self._send(buffer)
@@ -302,10 +345,14 @@ class SourceRunner:
             return
         pending, self._pending = self._pending, None
         if self.budget_ns and time.monotonic_ns() - pending.captured > self.budget_ns / 2:
-            self._settle(pending.sequence, WHOLE, (self.name, "window full"), [])
+            self._drop(pending.sequence)
         else:
             self._send(pending)
             self.on_sent(time.monotonic_ns(), self._fill_took)
+
+    def _drop(self, sequence: int) -> None:
+        """Give up a captured frame that has not left: there is a newer one."""
+        self._settle(sequence, WHOLE, (self.name, "window full"), [])
 
     @property
     def _window_full(self) -> bool:

@@ -24,6 +24,8 @@ NODE_KEYS = ("type", "process", "replicas")
 MODES = ("live", "lossless")
 DEFAULT_BUDGET = 0.25
 MAX_REPLICAS = 256
+WITH_CAMERA = "{camera}"
+"""As a transform's `process`: each camera's frames are worked on in its own process."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,40}")
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 # `- [door, desk] ! faces` is no YAML (a flow sequence with something behind it), yet the natural way to write it.
@@ -188,8 +190,10 @@ def _node(name: str, where: str, values: dict[str, Any]) -> NodeSpec:
     if not isinstance(type_, str):
         raise GraphError(f"{where}: {name}: 'type' is missing")
     process, replicas = values.pop("process", None), values.pop("replicas", 1)
-    if process is not None and (not isinstance(process, str) or not NAME.fullmatch(process)):
-        raise GraphError(f"{where}: {name}: process is {process!r}: a name is needed")
+    if process == {"camera": None}:
+        raise GraphError(f'{where}: {name}: {WITH_CAMERA} is a mapping in YAML: write process: "{WITH_CAMERA}"')
+    if process not in (None, WITH_CAMERA) and (not isinstance(process, str) or not NAME.fullmatch(process)):
+        raise GraphError(f"{where}: {name}: process is {process!r}: a name is needed, or {WITH_CAMERA}")
     if isinstance(replicas, str) and replicas.isdecimal():
         replicas = int(replicas)
     if replicas != "auto" and (type(replicas) is not int or not 1 <= replicas <= MAX_REPLICAS):

@@ -214,6 +214,46 @@ def test_a_recording_that_decodes_too_slowly_is_not_dropped_for_it():
     assert run.ledgers["a"].delivered > 40
 
 
+@pytest.mark.parametrize("live", ["false", "true"])
+def test_slow_work_in_a_cameras_own_process_costs_frames_and_not_the_present(live: str):
+    """Frames come four times as fast as they are worked on, in the thread that sends them."""
+    run = run_graph(
+        f"numbers name=a num_buffers=200 fps=100 live={live} ! work name=w delay=40ms process={{camera}} ! nothing"
+    )
+    ledger = run.ledgers["a"]
+    assert (ledger.captured, ledger.in_flight, set(ledger.dropped)) == (200, 0, {("a", "window full")})
+    assert ledger.delivered + ledger.dropped["a", "window full"] == 200
+    assert 5 < ledger.delivered < 120
+    figures = run.supervisor.figures["a"]
+    assert figures.taken == 200
+    assert figures.dropped == {"window full": 200 - ledger.delivered}
+    # A frame waits for the one before it and is worked on itself; a queue would grow by 30 ms with each frame.
+    ages = sorted(figures.metrics["latency_ms"].samples)
+    assert ages[len(ages) // 2] < 250
+
+
+def test_a_camera_whose_process_has_too_much_to_do_still_ends_when_told():
+    def tick(supervisor: Supervisor) -> None:
+        if supervisor.figures["w"].done >= 3 and supervisor.stop_reason is None:
+            supervisor.stop("enough")
+
+    run = run_graph(
+        "numbers name=a num_buffers=0 fps=200 live=true ! work name=w delay=40ms process={camera} ! nothing",
+        on_tick=tick,
+    )
+    assert run.error is None
+    assert run.supervisor.processes["a"].restarts_total == 0
+    assert (run.ledgers["a"].adds_up, run.ledgers["a"].in_flight) == (True, 0)
+
+
+def test_in_lossless_mode_a_camera_waits_for_the_work_in_its_own_process():
+    run = run_graph(
+        "numbers name=a num_buffers=40 fps=200 live=true ! work name=w delay=10ms process={camera} ! nothing",
+        ["mode=lossless"],
+    )
+    assert (run.ledgers["a"].captured, run.ledgers["a"].delivered) == (40, 40)
+
+
 def test_a_frame_that_waits_goes_before_a_newer_one():
     node = Numbers(name="a", fps=30)
     plan = NodePlan("a", "a", "numbers", "", "source", "a", {})

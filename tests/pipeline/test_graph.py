@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -50,6 +51,30 @@ def test_process_groups_share_a_process_and_the_rest_have_their_own():
     assert plan.processes == {"cam": ["a", "w"], "n": ["n"]}
     with pytest.raises(GraphError, match="'process' puts a node in one process"):
         expand(parse_launch("numbers ! work process=x replicas=2 ! nothing"))
+
+
+@pytest.mark.parametrize("replicas", ["", "replicas=auto"])
+def test_a_transform_may_be_where_each_camera_is(replicas: str):
+    cameras = "numbers name=a ! w.  numbers name=b process=cams ! w."
+    plan = expand(
+        parse_launch(f"{cameras}  work name=w process={{camera}} {replicas} ! gather name=g ! nothing name=n")
+    )
+    assert plan.processes == {"a": ["a", "w.0"], "cams": ["b", "w.1"], "g": ["g"], "n": ["n"]}
+    one = expand(parse_launch("numbers name=a ! work name=w process={camera} ! nothing name=n"))
+    assert one.processes == {"a": ["a", "w"], "n": ["n"]}
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        ("numbers ! nothing name=n process={camera}", "n: process: {camera} is for transforms; nothing is a sink"),
+        ("numbers name=a process={camera} ! nothing", "a: process: {camera} is for transforms; numbers is a source"),
+        ("numbers ! work process={camera} replicas=3 ! nothing", "is one for each camera, 'replicas' another number"),
+    ],
+)
+def test_only_a_transform_can_be_with_each_camera(graph: str, message: str):
+    with pytest.raises(GraphError, match=re.escape(message)):
+        expand(parse_launch(graph))
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def test_it_takes_every_graph_that_ships(path: Path):
         ("250ms", ".5"),
         ("name: lobby", "name: 7"),
         ("replicas: auto", "replicas: 3"),
+        ("replicas: auto", 'process: "{camera}"'),
         ("  - door ! faces", "  - [door, door] ! faces"),
     ],
 )
@@ -111,6 +112,8 @@ def test_it_takes_what_the_check_takes(old: str, new: str, monkeypatch: pytest.M
         ("replicas: auto", "replicas: many", "'many' is not valid"),
         ("type: fakesink", "type: fakesink, replicas: 2", "'replicas' was unexpected"),
         ("process: one", "process: 'one two'", "'one two' does not match"),
+        ("type: fakesink", "type: fakesink, process: '{camera}'", "'{camera}' does not match"),
+        ("replicas: auto", "process: {camera}", "{'camera': None} is not of type 'string'"),
         ("  sink:", "  my sink:", "'my sink' does not match"),
         ("  - door ! faces ! mood ! sink", "  - door", "'door' does not match"),
         ("links:", "lines:", "'links' is a required property"),

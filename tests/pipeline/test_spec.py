@@ -153,7 +153,7 @@ def test_each_mistake_in_a_launch_string_is_one_clear_line(text: str, message: s
         ("speed=3", "write node.property=value"),
         ("mode=slow", "mode is 'slow'"),
         ("faces.replicas=²", "replicas is '²'"),
-        ("end.process=2024-13-45", "process is '2024-13-45': a name is needed"),
+        ("end.process=2024-13-45", "process is '2024-13-45': a name is needed, or {camera}"),
         ("latency_budget=.nan", "'.nan' is not a duration"),
     ],
 )
