@@ -33,6 +33,9 @@ from pipeline import Buffer, UserError
 WARM_UP = 4.0
 START_LIMIT = 120.0
 SMALL, FULL = "resnet9-s", "resnet9"
+APART, TOGETHER = "replicas: auto", 'process: "{camera}"'
+"""Where the detector of a camera runs: in a process of its own, or in the camera's."""
+WITH_CAMERAS = "detectors in the cameras' processes"
 PEER = Path(__file__).parent / "peers" / "fer_loop.py"
 
 
@@ -54,9 +57,10 @@ def run(settings: Settings) -> Result:
                 title = f"four cameras, 640x480, 15 frames/s each, {weights}"
                 result.add(title, run=str(index + 1), **_live_row(found, 4))
     if settings.wants("growth"):
-        for count in (1, 2, 4, 8, 16):
-            found = _live(large, count, 5, max(10.0, settings.seconds))
-            result.add("cameras at 5 frames/s", cameras=str(count), **_live_row(found, count))
+        for place, title in ((APART, "cameras at 5 frames/s"), (TOGETHER, f"the same, {WITH_CAMERAS}")):
+            for count in (1, 2, 4, 8, 16):
+                found = _live(large, count, 5, max(10.0, settings.seconds), place=place)
+                result.add(title, cameras=str(count), **_live_row(found, count))
     result.notes += [
         f"The network is {SMALL} where no other is named.",
         "Latency: from the frame's capture time to a subscriber in another process holding its event.",
@@ -82,19 +86,23 @@ def _efficiency(clips: list[Path], settings: Settings, result: Result) -> None:
         for index, name in enumerate(names)
     )
 
-    def graph(replicas: int) -> str:
+    def graph(replicas: int, place: str = APART) -> str:
         threads = 1 if replicas > 1 else 0
         return (
-            f"nodes:\n{sources}\n  faces: {{type: haardetect, replicas: auto}}\n"
+            f"nodes:\n{sources}\n  faces: {{type: haardetect, {place}}}\n"
             f"  mood: {{type: emotion, weights: {SMALL}, replicas: {replicas}, threads: {threads}}}\n"
             "  sink: {type: fakesink}\n"
             f"links:\n  - [{', '.join(names)}] ! faces ! mood ! sink\n"
         )
 
+    def speed(text: str) -> float:
+        return measure(text, "lossless", settings.seconds, WARM_UP).fps
+
     ways: dict[str, Callable[[], float]] = {
         f"plain loop, {cores} workers": lambda: _plain_loop(clips, settings.seconds),
-        f"emograph, {cores} classifiers": lambda: measure(graph(cores), "lossless", settings.seconds, WARM_UP).fps,
-        "emograph, one classifier": lambda: measure(graph(1), "lossless", settings.seconds, WARM_UP).fps,
+        f"emograph, {cores} classifiers": lambda: speed(graph(cores)),
+        f"the same, {WITH_CAMERAS}": lambda: speed(graph(cores, TOGETHER)),
+        "emograph, one classifier": lambda: speed(graph(1)),
     }
     speeds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(settings.runs):
@@ -187,7 +195,9 @@ def _fer(clips: list[Path], settings: Settings, result: Result) -> float | None:
 # (b) and (c) ------------------------------------------------------------------------------------------------
 
 
-def _live(clips: list[Path], cameras: int, fps: int, seconds: float, weights: str = SMALL) -> Measured:
+def _live(
+    clips: list[Path], cameras: int, fps: int, seconds: float, weights: str = SMALL, place: str = APART
+) -> Measured:
     names = [f"camera{index}" for index in range(cameras)]
     sources = "\n".join(
         # Not all at the same place of the same clip, so that they do not do the same work at the same moment.
@@ -199,7 +209,7 @@ def _live(clips: list[Path], cameras: int, fps: int, seconds: float, weights: st
         probe.bind(("127.0.0.1", 0))
         endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     graph = (
-        f"nodes:\n{sources}\n  faces: {{type: haardetect, replicas: auto}}\n"
+        f"nodes:\n{sources}\n  faces: {{type: haardetect, {place}}}\n"
         f"  mood: {{type: emotion, weights: {weights}}}\n"
         f"  draw: {{type: overlay}}\n  sink: {{type: fakesink}}\n"
         f"  events: {{type: publish, endpoint: '{endpoint}'}}\n"

@@ -71,9 +71,12 @@ def test_startup_counts_from_the_command():
 
 
 @pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"the test videos are not here ({VIDEOS})")
-def test_live_cameras_are_watched_from_outside(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("place", [e2e.APART, e2e.TOGETHER])
+def test_live_cameras_are_watched_from_outside(monkeypatch: pytest.MonkeyPatch, place: str):
     monkeypatch.setattr(e2e, "WARM_UP", 1.0)
-    found = e2e._live([VIDEOS / "thanks.mkv"], cameras=2, fps=5, seconds=4.0)
+    found = e2e._live([VIDEOS / "thanks.mkv"], cameras=2, fps=5, seconds=4.0, place=place)
+    assert {"camera0", "camera1"} < found.cpu.keys()
+    assert ({"faces.0", "faces.1"} < found.cpu.keys()) == (place == e2e.APART)
     row = e2e._live_row(found, 2)
     assert found.frames + sum(found.dropped.values()) == pytest.approx(2 * 5 * found.seconds, rel=0.3)
     assert len(found.latencies) > 0
