@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from nodes.changes import label_score, plain
 from nodes.location import CAMERA, check_suffix, check_writable, fill_in, lock
@@ -30,6 +30,7 @@ from pipeline.buffer import Mark
 from pipeline.caps import ANY
 from pipeline.events import utc
 from pipeline.jsonlines import dumps
+from pipeline.node import Words
 
 COLUMNS = (
     "camera", "frame", "time", "wall", "track", "x", "y", "width", "height", "held", "label", "score",
@@ -45,11 +46,6 @@ BLOCK = 65536
 
 ALL = ""
 """Stands for all cameras where files are kept by camera; no camera has an empty name."""
-
-
-def _split(value: Any) -> Any:
-    """A launch string knows no lists: `labels=calm,tense`."""
-    return value.split(",") if isinstance(value, str) else value
 
 
 def _check_labels(labels: list[str]) -> list[str]:
@@ -75,7 +71,7 @@ class Table(Sink):
         empty_frames: bool = Field(
             True, description="a row for a frame without a face, too, so that no frame is missing"
         )
-        labels: Annotated[list[str], BeforeValidator(_split), AfterValidator(_check_labels)] = Field(
+        labels: Annotated[Words, AfterValidator(_check_labels)] = Field(
             [], description="expressions that have a column each; none given: the seven of the networks that ship"
         )
 

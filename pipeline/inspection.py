@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -97,6 +97,8 @@ def _type(annotation: Any) -> str:
     if isinstance(annotation, type):
         return annotation.__name__
     arguments = get_args(annotation)
+    if get_origin(annotation) is list:
+        return f"list of {_type(arguments[0])}"
     if arguments and not any(isinstance(a, type) for a in arguments):
         return " | ".join(str(a) for a in arguments)
     return " | ".join(_type(a) for a in arguments if a is not type(None)) or str(annotation)

@@ -140,6 +140,7 @@ def launch_graph(
         raise UserError(f"cannot start: {error}") from None
     view.supervisor = supervisor
     view.subscribe()
+    stood = {type_: _state(properties["location"]) for type_, properties in extras.items()}
     before = _stop_on_signals(supervisor)
     if not as_json:
         cameras = "1 camera" if len(plan.sources) == 1 else f"{len(plan.sources)} cameras"
@@ -165,11 +166,20 @@ def launch_graph(
     if trace is not None and not failed and not as_json:
         print(f"trace: {trace_path} (https://ui.perfetto.dev opens it)", file=sys.stderr)
     for type_, properties in extras.items():
-        if not as_json and Path(properties["location"]).expanduser().exists():
+        if not as_json and _state(properties["location"]) not in (None, stood[type_]):
             print(f"{type_}: {properties['location']}", file=sys.stderr)
     if errors:
         raise GraphError(errors[0] + (f" (and {len(errors) - 1} more)" if errors[1:] else ""))
     return 0
+
+
+def _state(location: str) -> tuple[int, int] | None:
+    """What changes when a file is written; None where there is none."""
+    try:
+        found = Path(location).expanduser().stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _is_terminal() -> bool:

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipeline.buffer import Buffer, Mark
 from pipeline.caps import Pad
@@ -35,6 +35,15 @@ class Properties(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+def _split(value: Any) -> Any:
+    """A launch string and `--set` know no lists: `labels=calm,tense`."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+Words = Annotated[list[str], BeforeValidator(_split, json_schema_input_type=list[str] | str)]
+"""Property type: a list of words; in a launch string with commas between them."""
 
 
 class SourceProperties(Properties):
@@ -232,7 +241,12 @@ def check_properties(cls: type[Node], given: dict[str, Any], name: str) -> Any:
         if key not in known:
             raise GraphError(f"{name}: unknown property '{key}' of {type_name}{did_you_mean(key, known)}")
     try:
-        return cls.Properties(**given)
+        properties = cls.Properties(**given)
+        for key, value in given.items():
+            if isinstance(value, bool) and not isinstance(getattr(properties, key), bool):
+                shown = "true" if value else "false"
+                raise GraphError(f"{name}: property '{key}' of {type_name} is {shown}, and that is no number")
+        return properties
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""

@@ -242,7 +242,7 @@ def _set(spec: GraphSpec, setting: str) -> None:
     name, dot, prop = key.partition(".")
     if not dot:
         if key not in ("name", "mode", "latency_budget"):
-            raise GraphError(f"{where}: write node.property=value, mode=... or latency_budget=...")
+            raise GraphError(f"{where}: write node.property=value, mode=..., latency_budget=... or name=...")
         _set_graph(spec, key, text, where)
         return
     if name not in spec.nodes:

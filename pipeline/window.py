@@ -51,6 +51,8 @@ class Window:
         now = time.monotonic_ns()
         self.rest_until = 0
         if self._allowed < _WHOLE:
+            # What took longer than the budget waited for a node that stood still, which says nothing of the next one.
+            trip = min(now - captured, self._budget) if captured is not None else 0
             # Not all at the same moment again: cameras that started together would go on in the same order.
-            trip = (now - captured) * random.uniform(0.5, 1.5) if captured is not None else 0
+            trip *= random.uniform(0.5, 1.5)
             self.rest_until = now + int(trip * (_WHOLE / self._allowed - 1))

@@ -127,11 +127,9 @@ def _section(entry: Entry) -> str:
         "| class | faces | recall | interval |",
         "| --- | --- | --- | --- |",
     ]
-    for i, name in enumerate(LABELS):
-        lines.append(
-            f"| {name} | {sum(plain.confusion[i])} | {plain.recall[name]:.1%} "
-            f"| {_interval(plain.recall_interval[name])} |"
-        )
+    for i, (name, recall) in enumerate(plain.recall.items()):
+        figures = "- | -" if recall is None else f"{recall:.1%} | {_interval(plain.recall_interval[name])}"
+        lines.append(f"| {name} | {sum(plain.confusion[i])} | {figures} |")
     calibration = evaluation.calibration
     lines += [
         "",

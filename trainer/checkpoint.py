@@ -101,7 +101,7 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        kept = "; the earlier one is still there" if path.exists() else ""
+        kept = "; the earlier one is still there" if path.is_file() else ""
         raise UserError(f"cannot write {path}: {error.strerror or error}{kept}") from error
 
 

@@ -111,10 +111,13 @@ def print_evaluation(evaluation: Evaluation) -> None:
             [
                 name,
                 *map(str, plain.confusion[i]),
-                f"{plain.recall[name]:.1%}",
-                "{:.1%} - {:.1%}".format(*plain.recall_interval[name]),
+                *(
+                    ("-", "-")
+                    if recall is None
+                    else (f"{recall:.1%}", "{:.1%} - {:.1%}".format(*plain.recall_interval[name]))
+                ),
             ]
-            for i, name in enumerate(LABELS)
+            for i, (name, recall) in enumerate(plain.recall.items())
         ],
     )
     c = evaluation.calibration

@@ -24,7 +24,7 @@ class Figures:
     accuracy: float
     interval: tuple[float, float]
     macro_f1: float
-    recall: dict[str, float]
+    recall: dict[str, float | None]
     recall_interval: dict[str, tuple[float, float]]
     confusion: list[list[int]]
     nll: float
@@ -46,8 +46,8 @@ def figures(probabilities: np.ndarray, labels: np.ndarray) -> Figures:
         count=len(labels),
         accuracy=correct / len(labels),
         interval=wilson(correct, len(labels)),
-        macro_f1=float(f1.mean()),
-        recall={name: float(hits[i] / max(actual[i], 1)) for i, name in enumerate(LABELS)},
+        macro_f1=float(f1[actual > 0].mean()),
+        recall={name: float(hits[i] / actual[i]) if actual[i] else None for i, name in enumerate(LABELS)},
         recall_interval={name: wilson(int(hits[i]), int(actual[i])) for i, name in enumerate(LABELS)},
         confusion=confusion.tolist(),
         nll=nll(probabilities, labels),

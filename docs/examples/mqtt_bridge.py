@@ -14,7 +14,7 @@ import paho.mqtt.client as mqtt  # pyright: ignore[reportMissingImports]
 from pipeline import subscribe
 
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-client.connect(sys.argv[1])  # client.username_pw_set(...) before this, if the broker wants a password
+client.connect_async(sys.argv[1])  # client.username_pw_set(...) before this, if the broker wants a password
 client.loop_start()
 with suppress(KeyboardInterrupt):
     for event in subscribe(sys.argv[2] if len(sys.argv) > 2 else "tcp://127.0.0.1:5556", kinds=["change"]):

@@ -42,7 +42,11 @@ class VideoSink(Sink):
         quality: int = Field(75, ge=1, le=100, description="picture quality, 100 is best")
         bitrate: int = Field(0, ge=0, le=1_000_000, description="kbit/s; 0: as many as `quality` needs")
         fps: RateOrZero = Field(
-            0, ge=0, le=240, description="frames/s; 0: each frame at its own time (a mosaic: 25 frames/s)"
+            0,
+            ge=0,
+            le=240,
+            description="frames/s of the file: another rate than the camera's changes its speed; "
+            "0: each frame at its own time (a mosaic: 25 frames/s)",
         )
         mosaic: bool = Field(False, description="all cameras in one picture, in one file")
         overwrite: bool = Field(True, description="replace a file that is there; false: that is an error")

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from nodes.narrator import Narrator, NarratorProperties
 from nodes.rates import SLOWEST
 from pipeline import Buffer, Mark, Seconds, Sink, UserError, pad
-from pipeline.node import SECRET
+from pipeline.node import SECRET, Words
 
 MIN_TOKEN = 8
 _PACKAGES = ("starlette", "uvicorn", "websockets", "prometheus_client")
@@ -32,7 +32,7 @@ class WebView(Sink):
         host: str = Field("127.0.0.1", description="address to listen on; any but this machine's own needs a token")
         port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 for any free one")
         token: str = Field("", description="what a viewer must know, e.g. ${WEB_TOKEN}", json_schema_extra=SECRET)
-        hosts: list[str] = Field([], description="further names the page goes by, behind a proxy")
+        hosts: Words = Field([], description="further names the page goes by, behind a proxy")
         width: int = Field(
             640, ge=64, le=8192, description="of a picture in the mosaic, pixels; one alone is full size"
         )

@@ -42,6 +42,19 @@ def test_ctrl_c_gives_the_report_of_what_was_seen(tmp_path: Path):
     assert "data:image/png" in html
 
 
+def test_a_report_that_was_not_written_is_not_claimed(tmp_path: Path):
+    """Ctrl-C before the graph plays: what stands there is of an earlier run."""
+    out = tmp_path / "out.html"
+    out.write_text("old")
+    with started("launch", GRAPH.format(duration="60s"), "-q", "--report", str(out)) as launcher:
+        assert "processes, mode" in launcher.stderr.readline()
+        launcher.send_signal(signal.SIGINT)
+        _, stderr = launcher.communicate(timeout=60)
+    assert launcher.returncode == 0, stderr
+    assert out.read_text() == "old"
+    assert "report:" not in stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -8,6 +8,7 @@ from pydantic import Field
 from pipeline import BatchTransform, GraphError, Properties, Sink, Source, Transform, UserError, VideoInfo
 from pipeline.caps import mismatch, pad
 from pipeline.durations import seconds
+from pipeline.node import Words
 from pipeline.registry import NodeType, find
 
 
@@ -30,6 +31,7 @@ class Needy(Sink):
     class Properties(Properties):
         path: str = Field(description="where to")
         count: int = Field(1, ge=1)
+        words: Words = Field([])
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,8 @@ class Needy(Sink):
         ({"path": "x", "cuont": 3}, "n: unknown property 'cuont' of needy; did you mean 'count'?"),
         ({"path": "x", "count": 0}, "n: property 'count' of needy is 0: Input should be greater than or equal to 1"),
         ({"path": 7}, """n: property 'path' of needy is 7: it must be text: "7" in a file, '"7"' in a launch string"""),
+        ({"path": "x", "count": True}, "n: property 'count' of needy is true, and that is no number"),
+        ({"path": "x", "words": 7}, "n: property 'words' of needy is 7: Input should be a valid list"),
         ({"path": ["rtsp://me:s3cret@host"]}, "n: property 'path' of needy is ['rtsp://***@host']"),
     ],
 )
@@ -46,6 +50,11 @@ def test_wrong_properties_are_one_line_without_secrets(given: dict, message: str
     with pytest.raises(GraphError) as caught:
         Needy("n", **given)
     assert str(caught.value).startswith(message)
+
+
+def test_a_list_may_be_written_with_commas():
+    assert Needy("n", path="x", words="a,b").props.words == Needy("n", path="x", words=["a", "b"]).props.words
+    assert Needy("n", path="x", words="a").props.words == ["a"]
 
 
 class NoSrc(Source):

@@ -49,7 +49,7 @@ def test_below_one_it_is_one_buffer_and_a_rest_as_many_times_as_long(late: int, 
     for _ in range(late):
         window.late()
     assert room(window) == 1
-    trip = 10 * BUDGET
+    trip = BUDGET // 2
     now = time.monotonic_ns()
     window.home(now - trip)
     rest = window.rest_until - now
@@ -59,3 +59,12 @@ def test_below_one_it_is_one_buffer_and_a_rest_as_many_times_as_long(late: int, 
     else:
         assert window.rest_until == 0
         assert not window.full(0)
+
+
+def test_after_a_standstill_it_rests_no_longer_than_after_any_late_buffer():
+    window = Window(1, BUDGET)
+    for _ in range(9):
+        window.late()
+    now = time.monotonic_ns()
+    window.home(now - 60 * BUDGET)
+    assert 0 < window.rest_until - now <= 1.6 * 3 * BUDGET
