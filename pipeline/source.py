@@ -246,7 +246,8 @@ class SourceRunner:
                 self.stats.taken += 1
                 self._drop(self.ring.capture(item.slot))
                 self.ring.retake(item.slot)
-            self._supply_reader()  # sending this one may take a while
+            if self._skips:  # sending this one may take a while
+                self._supply_reader()
             self._captured(item)
         self._supply_reader()
         # Messages get their turn between any two frames.
