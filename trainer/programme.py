@@ -98,7 +98,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _few(faces: FaceSet) -> FaceSet:
     """Some rows of each split."""
-    return faces.take(np.concatenate([np.flatnonzero(faces.splits == s)[:_TRIAL_ROWS] for s in set(faces.splits)]))
+    return faces.take(
+        np.concatenate([np.flatnonzero(faces.splits == s)[:_TRIAL_ROWS] for s in np.unique(faces.splits)])
+    )
 
 
 def main() -> None:
@@ -112,7 +114,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop in time to be started again")
     parser.add_argument("--no-card", action="store_true", help="leave the card to python -m trainer.card")
     parser.add_argument("--trial", action="store_true", help="every step, very small; ships nothing")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()  # `epochs=60 --seeds 3 compile=false`
     arguments.out = arguments.out or Path("runs-trial" if arguments.trial else "runs")
     arguments.deadline = time.monotonic() + 60 * arguments.minutes
     try:

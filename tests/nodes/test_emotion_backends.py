@@ -314,12 +314,23 @@ def test_a_gpu_that_fails_later_on_ends_the_process(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("without_cuda")
-def test_sizes_without_a_graph_are_launched_kernel_by_kernel(truth: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("code", [None, 901, 700])
+def test_sizes_without_a_graph_are_launched_kernel_by_kernel(
+    truth: np.ndarray, monkeypatch: pytest.MonkeyPatch, code: int | None
+):
+    """code: CUDA's own of a failed capture, which torch tells as a device's error; 700 is one of the device indeed."""
+    error: Exception = RuntimeError("capture is not permitted")
+    if code is not None:
+        if not hasattr(torch, "AcceleratorError"):
+            pytest.skip("this torch does not tell a device's errors apart")
+        error = torch.AcceleratorError("capture is not permitted")
+        error.error_code = code
+
     class Graph:
         def __init__(self, *_: object, **__: object) -> None: ...
         def __enter__(self) -> None: ...
         def __exit__(self, *_: object) -> None:
-            raise RuntimeError("capture is not permitted")
+            raise error
 
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
@@ -327,6 +338,10 @@ def test_sizes_without_a_graph_are_launched_kernel_by_kernel(truth: np.ndarray, 
     for name in ("set_stream", "default_stream"):
         monkeypatch.setattr(torch.cuda, name, lambda _: None)
     warnings: list[str] = []
+    if code == 700:
+        with pytest.raises(UserError, match="capture is not permitted"):
+            CudaBackend("resnet9-s", torch.device("cpu"), "fp32", max_batch=4, warn=warnings.append)
+        return
     run = CudaBackend("resnet9-s", torch.device("cpu"), "fp32", max_batch=4, warn=warnings.append)
     assert warnings == ["no CUDA graphs, which is slower: capture is not permitted"]
     np.testing.assert_allclose(run(faces()[:7]), truth[:7], atol=1e-4)

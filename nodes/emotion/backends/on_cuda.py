@@ -27,6 +27,8 @@ _WARM_UPS = 3
 
 _FAULTS: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
 """Errors of the device itself (since torch 2.8): after one, no call of this process succeeds any more."""
+_CAPTURE_ERRORS = range(900, 909)
+"""cudaErrorStreamCaptureUnsupported and its like: the capture failed, and the device is as well as before."""
 
 
 class GpuError(UserError):
@@ -129,9 +131,11 @@ class CudaBackend:
                 with torch.cuda.graph(graph, pool=pool, stream=self._compute):
                     output = self._probabilities(faces)
                 graphs[bucket] = graph, output
-            except (torch.OutOfMemoryError, *_FAULTS):
+            except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
+                if isinstance(error, _FAULTS) and getattr(error, "error_code", 0) not in _CAPTURE_ERRORS:
+                    raise
                 failed = True
                 torch.cuda.set_stream(torch.cuda.default_stream(self._device))  # a broken capture may leave its own
                 warn(f"no CUDA graphs, which is slower: {_first_line(error.__context__ or error)}")
