@@ -21,5 +21,6 @@ with suppress(KeyboardInterrupt):
         fields = {"time": event.time.isoformat(), "what": event.what, "track": event.track, "label": event.label}
         fields |= {"score": event.score, "previous": event.previous, "snapshot": event.snapshot}
         client.publish(f"emograph/{event.camera}/{event.kind}", json.dumps(fields), qos=1)
-client.disconnect()
-client.loop_stop()
+with suppress(KeyboardInterrupt):  # a second one, while the last messages go out
+    client.disconnect()
+    client.loop_stop()
