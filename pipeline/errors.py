@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
@@ -32,6 +32,42 @@ def redact_setting(name: str, value: Any) -> Any:
     return "***" if value and _SECRET_NAME.search(name) else redact(value)
 
 
+_NEEDED = {
+    "int_type": "a whole number is needed",
+    "int_parsing": "a whole number is needed",
+    "int_from_float": "a whole number is needed",
+    "float_type": "a number is needed",
+    "float_parsing": "a number is needed",
+    "finite_number": "a finite number is needed",
+    "bool_type": "true or false is needed",
+    "bool_parsing": "true or false is needed",
+    "string_type": "text is needed",
+    "list_type": "a list is needed",
+    "tuple_type": "a list is needed",
+    "dict_type": "a mapping is needed",
+    "model_type": "a mapping is needed",
+    "literal_error": "it must be {expected}",
+    "greater_than": "it must be more than {gt:g}",
+    "greater_than_equal": "it must be at least {ge:g}",
+    "less_than": "it must be less than {lt:g}",
+    "less_than_equal": "it must be at most {le:g}",
+    "multiple_of": "it must be a multiple of {multiple_of:g}",
+    "string_too_short": "it needs at least {min_length} characters",
+    "string_too_long": "it may have up to {max_length} characters",
+}
+"""What a value lacks, by pydantic's type of error."""
+
+
+def explain(problem: Mapping[str, Any]) -> str:
+    """What is wrong with a value, in our words: `problem` is one of a pydantic ValidationError's `errors()`."""
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "string_too_short" and context["min_length"] == 1:
+        return "it must not be empty"
+    if kind in _NEEDED:
+        return _NEEDED[kind].format(**context)
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
 class UserError(Exception):
     """Something outside the program is wrong (a file, an option, a camera).
 
@@ -52,10 +88,13 @@ class GraphError(UserError):
     """A graph that cannot run: syntax, unknown names, links that do not fit."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the nearest of `known`, or the list of them when none is near."""
+def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.55) -> str:
+    """`"; did you mean 'x'?"` for the nearest of `known`, or the list of them when none is near.
+
+    likeness: from which on it is near, 0 to 1 (difflib's ratio); more where words are short and alike anyway.
+    """
     choices = sorted(known)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.55)
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=likeness)
     if near:
         return f"; did you mean '{near[0]}'?"
     if not choices:

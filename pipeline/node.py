@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from pipeline.buffer import Buffer, Mark
 from pipeline.caps import Pad
-from pipeline.errors import GraphError, did_you_mean
+from pipeline.errors import GraphError, did_you_mean, explain
 
 SECRET: dict[str, Any] = {"writeOnly": True}
 """`Field(json_schema_extra=SECRET)`: the property's value is shown to nobody (JSON Schema's word for passwords)."""
@@ -250,7 +250,7 @@ def check_properties(cls: type[Node], given: dict[str, Any], name: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""
-        message = first["msg"].removeprefix("Value error, ")
+        message = explain(first)
         if first["type"] == "string_type":
             message = """it must be text: "7" in a file, '"7"' in a launch string"""
         if first["type"] == "missing":

@@ -181,7 +181,8 @@ def _define(spec: GraphSpec, name: str, where: str, values: dict[str, Any]) -> N
     if not NAME.fullmatch(name):
         raise GraphError(f"{where}: '{name}' is no name for a node: up to 41 letters, digits, '_' and '-'")
     if name in spec.nodes:
-        raise GraphError(f"{where}: duplicate name '{name}'; first at {spec.nodes[name].where}")
+        first = spec.nodes[name].where
+        raise GraphError(f"{where}: duplicate name '{name}'" + (f"; first at {first}" if first != where else ""))
     spec.nodes[name] = _node(name, where, values)
 
 
@@ -236,8 +237,8 @@ def _set_graph(spec: GraphSpec, key: str, value: Any, where: str) -> None:
 def _set(spec: GraphSpec, setting: str) -> None:
     """One `--set node.property=value` (or `mode=...`, `latency_budget=...`)."""
     key, equals, text = setting.partition("=")
-    where = f"--set {key}"  # without the value, which may be a secret
-    if not equals:
+    where = f"--set {key}".rstrip()  # without the value, which may be a secret
+    if not equals or not key:
         raise GraphError(f"{where}: write node.property=value")
     name, dot, prop = key.partition(".")
     if not dot:

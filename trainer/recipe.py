@@ -11,15 +11,36 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from pipeline.errors import UserError, did_you_mean
+from pipeline.errors import UserError, did_you_mean, explain
+
+SHIPPED = Path("configs/training")
+"""Where the recipes of a checkout lie, seen from its root."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """In YAML `yes` is true, and Python takes true for 1."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if kind is not bool and any(isinstance(part, bool) for part in _leaves(value)):
+            raise ValueError("true and false are no numbers")
+        return value
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """A value that is no list; of a list all in it, however deep. Not of a mapping: that has checks of its own."""
+    if isinstance(value, list):
+        for part in value:
+            yield from _leaves(part)
+    else:
+        yield value
 
 
 class Augment(_Strict):
@@ -94,11 +115,13 @@ class Recipe(_Strict):
         return self
 
     def essence(self) -> dict[str, Any]:
-        """All that decides a run's result, as JSON: not its description, nor where its parents' files lie.
+        """All that decides a run's result, as JSON: not its description, nor where its parents' files lie, nor whether
+        its code is compiled, which may change from one start to the next.
 
         What is in those files decides; see `run_inputs` of prepare.py.
         """
-        return self.model_dump(mode="json", exclude={"description": True, "init": True, "distill": {"teachers"}})
+        aside = {"description": True, "compile": True, "init": True, "distill": {"teachers"}}
+        return self.model_dump(mode="json", exclude=aside)
 
     def size_at(self, epoch: int) -> int:
         """Side of the training pictures in an epoch counted from 0."""
@@ -124,6 +147,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        shipped = {recipe.stem: recipe for recipe in sorted(SHIPPED.glob("*.yaml"))}
+        near = shipped.get(path.stem)
+        hint = f"; did you mean '{near}'?" if near else ""
+        raise UserError(
+            f"no such recipe: {path}{hint or did_you_mean(str(path), map(str, shipped.values()))}"
+        ) from None
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -163,7 +193,7 @@ def _first_problem(error: ValidationError) -> str:
         return f"unknown key '{name}'{did_you_mean(where[-1], model.model_fields)}"
     if problem["type"] == "missing":
         return f"the key '{name}' is missing"
-    return f"{name}: {problem['msg']} (it is {problem['input']!r})"
+    return f"{name}: {explain(problem)} (it is {problem['input']!r})"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ evaluation.json, curves.png, confusion.png, reliability.png and MODEL_CARD.md.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,17 @@ import yaml
 from pydantic import ValidationError
 
 from nodes.emotion.model import ResNet9, fuse
-from nodes.emotion.weights import Header, Parent, find_weights, load_weights, read_header, read_tensors, save_weights
+from nodes.emotion.weights import (
+    Header,
+    Parent,
+    WeightsError,
+    find_weights,
+    load_weights,
+    locate,
+    read_header,
+    read_tensors,
+    save_weights,
+)
 from nodes.preprocess import DEFAULT
 from pipeline.errors import UserError
 from trainer.allocator import keep_freed_memory
@@ -56,7 +67,11 @@ def saved_epochs(recipe: Recipe, out: Path) -> int:
 def check_parents(recipe: Recipe) -> None:
     """UserError, before any data are read, if weights that a recipe names are not there or do not fit."""
     for name in recipe.distill.teachers if recipe.distill else []:
-        read_tensors(name)
+        try:
+            read_tensors(name)
+        except WeightsError as error:
+            first = "" if os.path.exists(locate(name)) else "; a teacher is trained before its student"
+            raise UserError(f"distill.teachers: {error}{first}") from error
     if recipe.init is not None:
         _, header = read_tensors(recipe.init)
         if header.width != recipe.width:
@@ -78,6 +93,7 @@ def train_run(
     Raises UserError if `out` holds a run of another recipe, or of other data, votes, first weights or teachers.
     """
     check_parents(recipe)
+    commit = git_commit()  # of the code that trains, whatever is done to its files meanwhile
     place = pick_device(device)
     if place.type == "cpu":
         keep_freed_memory()
@@ -110,7 +126,7 @@ def train_run(
             "seconds": sum(row["seconds"] for row in run.history),
         },
         command=_command(),
-        git_commit=git_commit(),
+        git_commit=commit,
     )
     return finish(net, header, data.public_faces, out, run.history)
 

@@ -15,6 +15,8 @@ from urllib.parse import unquote, urlsplit
 from pipeline.errors import UserError, did_you_mean
 
 SCHEMES = ("file", "http", "https", "rtsp", "rtsps", "v4l2")
+RELAYED = ("rtmp", "rtmps", "rtp", "srt", "udp", "webrtc", "whep")
+"""Streams that a relay can offer as rtsp."""
 PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322}
 
 _USERINFO = re.compile(r"(:/*).*@", re.S)
@@ -71,7 +73,10 @@ def parse(uri: str) -> Place:
             raise UserError(f"'{shown}' names the host '{redact(host)}'; a file URI is file:///path")
         return Place("path", "/" + unquote(path), "/" + unquote(path))
     if scheme not in SCHEMES:
-        raise UserError(f"cannot read '{scheme}://' in '{shown}'{did_you_mean(scheme, SCHEMES)}")
+        hint = did_you_mean(scheme, SCHEMES, likeness=0.7)
+        if scheme in RELAYED:
+            hint = "; a relay such as MediaMTX or go2rtc offers it as rtsp://"
+        raise UserError(f"cannot read '{scheme}://' in '{shown}'{hint}")
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port

@@ -9,6 +9,7 @@ node opens, so that checking a graph, or running its other nodes, does not pay f
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -82,6 +83,12 @@ class Emotion(BatchTransform):
 
     sink = pad("video/raw", needs="faces", access="none")
     src = pad("video/raw", adds="emotions")
+
+    @classmethod
+    def reads(cls, props: Emotion.Properties) -> list[Path]:
+        from nodes.emotion.weights import locate
+
+        return [locate(props.weights)]
 
     def open(self) -> None:
         from nodes.emotion.weights import read_header

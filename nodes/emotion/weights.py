@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from nodes.emotion.architecture import ARCHITECTURE, parameter_shapes
 from nodes.preprocess import DEFAULT, LABELS, Preprocess
-from pipeline.errors import UserError, did_you_mean
+from pipeline.errors import UserError, did_you_mean, explain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,20 +76,32 @@ def available() -> list[str]:
     return sorted(path.stem for path in _PACKAGE_DATA.glob("*" + SUFFIX))
 
 
-def find_weights(path_or_name: str | Path) -> Path:
-    """The file of a packaged name (`resnet9`) or of a path (`~/mine.safetensors`); WeightsError if there is none."""
+def locate(path_or_name: str | Path) -> Path:
+    """Where the weights of a packaged name (`resnet9`) or of a path (`~/mine.safetensors`) lie, or would lie.
+
+    WeightsError for a name that no packaged weights have.
+    """
     text = os.fspath(path_or_name)
     given = Path(text).expanduser()
     try:
-        is_path = text.endswith(SUFFIX) or given.name != text or given.is_file()
-        path = given if is_path else _PACKAGE_DATA / (text + SUFFIX)
+        if text and (text.endswith(SUFFIX) or given.name != text or given.is_file()):
+            return given
+        if text in available():
+            return _PACKAGE_DATA / (text + SUFFIX)
+    except OSError as error:
+        raise WeightsError(f"cannot read {given}: {error.strerror}") from error
+    raise WeightsError(f"no weights are called '{text}'{did_you_mean(text, available())}")
+
+
+def find_weights(path_or_name: str | Path) -> Path:
+    """The file of a packaged name or of a path; WeightsError if there is none."""
+    path = locate(path_or_name)
+    try:
         if path.is_file():
             return path
     except OSError as error:
-        raise WeightsError(f"cannot read {given}: {error.strerror}") from error
-    if is_path and text:
-        raise WeightsError(f"no weights file at {given}")
-    raise WeightsError(f"no weights are called '{text}'{did_you_mean(text, available())}")
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
+    raise WeightsError(f"no weights file at {path}")
 
 
 def read_header(path_or_name: str | Path) -> Header:
@@ -114,7 +126,7 @@ def read_header(path_or_name: str | Path) -> Header:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"])) or "header"
-        raise WeightsError(f"{path}: bad header, {where}: {problem['msg']}") from error
+        raise WeightsError(f"{path}: bad header, {where}: {explain(problem)}") from error
     except ValueError as error:
         raise WeightsError(f"{path}: bad header, it is no JSON ({error})") from error
     if header.architecture != ARCHITECTURE:

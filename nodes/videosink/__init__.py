@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from nodes.location import CAMERA, check_suffix, check_writable, fill_in
+from nodes.location import CAMERA, check_writable, fill_in
 from nodes.rates import RateOrZero
-from nodes.videosink.video_file import CONTAINERS, VideoFile, choose_codec
+from nodes.videosink.video_file import VideoFile, choose_codec
 from nodes.videosink.wall import LiveWall, SyncedWall
 from pipeline import Buffer, Properties, Sink, UserError, pad
 from pipeline.buffer import Mark
@@ -56,7 +56,7 @@ class VideoSink(Sink):
         cameras = [MOSAIC] if props.mosaic else streams
         paths = [path_for(props.location, camera, many=len(cameras) > 1) for camera in cameras]
         for path in paths:
-            check_suffix(path, CONTAINERS)
+            choose_codec(path, props.codec).settings(props.quality, props.bitrate)  # an error if that cannot be
         return paths
 
     def open(self) -> None:
