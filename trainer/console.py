@@ -69,6 +69,8 @@ class TrainingView:
 
     def _show(self, prefix: str, p: Progress) -> None:
         where = f"{prefix}epoch {p.epoch + 1}/{p.epochs}"
+        if p.remark:
+            (self._bar.console if self._bar else Console(stderr=True)).print(p.remark, highlight=False, markup=False)
         figures = (
             f"loss {p.loss:.3f}, accuracy {p.accuracy:.1%}, {p.images_per_second:,.0f} images/s, "
             f"{_duration(p.seconds_left)} left"

@@ -57,7 +57,10 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands; passed to the callback after every step. `public` is set after each epoch."""
+    """Where a run stands; passed to the callback after every twentieth step. `public` is set after each epoch.
+
+    remark: a line for a person, told once; empty for none.
+    """
 
     epoch: int
     epochs: int
@@ -68,6 +71,7 @@ class Progress:
     images_per_second: float
     seconds_left: float
     public: float | None = None
+    remark: str = ""
 
 
 class Trainee(nn.Module):
@@ -156,10 +160,18 @@ class Run:
         )
         self._forward: Callable[[Tensor], tuple[Tensor, Tensor | None]] = self.trainee
         self._ask_teachers: Callable[[Tensor], Tensor] = self.teachers
-        if recipe.compile and self.device.type == "cuda" and _can_compile():
-            _allow_many_shapes(torch._dynamo.config)  # pyright: ignore[reportPrivateUsage]
-            self._forward = torch.compile(self.trainee, dynamic=False)
-            self._ask_teachers = torch.compile(self.teachers, dynamic=False)
+        self._remark = ""
+        """What is still to be told with the next `Progress`."""
+        if recipe.compile and self.device.type == "cuda":
+            if _can_compile():
+                self._compile()
+            else:
+                self._remark = "not compiled: torch.compile needs a C compiler and Python's headers"
+
+    def _compile(self, backend: str | Callable[..., Any] = "inductor") -> None:
+        _allow_many_shapes(torch._dynamo.config)  # pyright: ignore[reportPrivateUsage]
+        self._forward = torch.compile(self.trainee, dynamic=False, backend=backend)
+        self._ask_teachers = torch.compile(self.teachers, dynamic=False, backend=backend)
 
     def train(self, checkpoint: Path | None, tell: Callable[[Progress], None] = lambda _: None) -> ResNet9:
         """Go on to the last epoch, saving between epochs; returns the averaged network, in eval mode.
@@ -208,9 +220,7 @@ class Run:
         seen, learning_rate, started = 0, 0.0, time.perf_counter()
         for step, (x, targets, votes, labels) in enumerate(self._batches()):
             learning_rate = self._set_schedule(self.epoch * steps + step)
-            loss, logits = self._loss(x, targets, votes)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss, logits = self._gradients(x, targets, votes)
             if recipe.clip_value:
                 nn.utils.clip_grad_value_(self.trainee.parameters(), recipe.clip_value)
             self.optimizer.step()
@@ -224,8 +234,11 @@ class Run:
                 self._check_finite(mean_loss, learning_rate)
                 speed = seen / (time.perf_counter() - started)
                 left = ((recipe.epochs - self.epoch) * len(self.training) - seen) / speed
+                accuracy, remark = correct.item() / seen, self._take_remark()
                 tell(
-                    Progress(self.epoch, recipe.epochs, step + 1, steps, mean_loss, correct.item() / seen, speed, left)
+                    Progress(
+                        self.epoch, recipe.epochs, step + 1, steps, mean_loss, accuracy, speed, left, remark=remark
+                    )
                 )
         trained = time.perf_counter() - started
         size = recipe.size_at(self.epoch)
@@ -275,6 +288,29 @@ class Run:
                 x, targets = x.lerp(x[other], 1 - share), targets.lerp(targets[other], 1 - share)
                 votes = votes.lerp(votes[other], 1 - share) if votes is not None else None
             yield x, targets, votes, labels
+
+    def _gradients(self, x: Tensor, targets: Tensor, votes: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Loss (the gradients of which then stand in the parameters) and logits of a batch."""
+        try:
+            return self._backward(*self._loss(x, targets, votes))
+        except Exception as error:
+            if self._forward is self.trainee:
+                raise
+            # Code is generated at the first batch of each size, forwards and backwards, and that may fail on a machine
+            # where the network itself runs.
+            self._forward, self._ask_teachers = self.trainee, self.teachers
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self._remark = f"not compiled, for that failed: {reason[:200]}"
+        return self._backward(*self._loss(x, targets, votes))
+
+    def _backward(self, loss: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return loss, logits
+
+    def _take_remark(self) -> str:
+        remark, self._remark = self._remark, ""
+        return remark
 
     def _loss(self, x: Tensor, targets: Tensor, votes: Tensor | None) -> tuple[Tensor, Tensor]:
         recipe = self.recipe

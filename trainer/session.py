@@ -219,12 +219,15 @@ def forget_other_teachers(folder: Path, inputs: dict[str, str]) -> bool:
 
 
 def git_commit() -> str:
-    """The commit of this source tree, with "-dirty" after it where files differ; empty if there is none."""
+    """The commit of this source tree, with "-dirty" after it where files differ.
+
+    Of a copy without its repository: what EMOGRAPH_COMMIT says, else nothing.
+    """
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return ""
+        return os.environ.get("EMOGRAPH_COMMIT", "")
 
 
 def _command() -> str:

@@ -107,9 +107,8 @@ def test_a_camera_that_does_not_answer():
         (lambda p: _text(p / "text.safetensors"), "text.safetensors"),
         (lambda p: _cut_weights(p), "cut.safetensors"),
         (lambda p: _foreign_weights(p), "foreign.safetensors"),
-        (lambda p: "resnet8", "did you mean 'resnet9"),
     ],
-    ids=["missing", "text", "truncated", "foreign", "unknown-name"],
+    ids=["missing", "text", "truncated", "foreign"],
 )
 def test_weights_that_are_none(tmp_path: Path, make, message: str):
     done = emograph("launch", f"testsrc ! haardetect ! emotion name=mood weights={make(tmp_path)} ! fakesink")
@@ -117,6 +116,23 @@ def test_weights_that_are_none(tmp_path: Path, make, message: str):
     line = one_line(done.stderr)
     assert line.startswith("emograph: error: mood: ")
     assert message in line
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ("emotion name=it weights=resnet8", "it: no weights are called 'resnet8'; did you mean 'resnet9'?"),
+        ("videosink name=it location=out.webm codec=h264", "it: a .webm file holds no h264; it holds vp9"),
+        (
+            "videosink name=it location=o.mp4 codec=mpeg4 bitrate=9",
+            "it: mpeg4 goes by quality, not by bitrate; h264 goes",
+        ),
+    ],
+)
+def test_what_needs_no_file_to_be_known_wrong_is_said_by_check(node: str, message: str):
+    done = emograph("check", f"testsrc ! haardetect ! {node}" + (" ! fakesink" if node.startswith("emotion") else ""))
+    assert done.returncode == 1
+    assert one_line(done.stderr).startswith(f"emograph: error: launch string: {message}")
 
 
 def _cut_weights(folder: Path) -> Path:

@@ -32,6 +32,11 @@ REFUSED = {
     "no camera": (lambda t: "/dev/video99", "no camera at '{}'"),
     "not a camera": (lambda t: "v4l2:///dev/null", "'/dev/null' is not a camera"),
     "scheme": (lambda t: "rtps://h/x", "cannot read 'rtps://' in '{}'; did you mean 'rtsps'?"),
+    "other scheme": (
+        lambda t: "ftp://h/x",
+        "cannot read 'ftp://' in '{}'; known: file, http, https, rtsp, rtsps, v4l2",
+    ),
+    "relayed": (lambda t: "srt://h/x", "cannot read 'srt://' in '{}'; a relay such as MediaMTX or go2rtc offers it as"),
     "no host": (lambda t: "rtsp:///x", "'{}' names no host"),
     "bad port": (lambda t: "http://u:word@h:12345678/", "'http://***@h:12345678/' is not a valid address"),
     "other host": (lambda t: "file://elsewhere/x.mp4", "'{}' names the host 'elsewhere'"),

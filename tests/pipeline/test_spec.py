@@ -81,7 +81,7 @@ def test_set_overrides_what_the_file_says(tmp_path: Path):
         (("delay: 2ms", "dealy: 2ms"), r"^g.yaml:7: faces: unknown property 'dealy' of work; did you mean 'delay'\?"),
         (("delay: 2ms", "delay: soon"), r"^g.yaml:7: faces: property 'delay' of work is 'soon': .*duration"),
         (("fps: 5", "fps: fast"), r"^g.yaml:5: door: property 'fps' of numbers is 'fast': "),
-        (("fps: 5", "fps: -1"), r"property 'fps' of numbers is -1: .*greater than or equal to 0"),
+        (("fps: 5", "fps: -1"), r"property 'fps' of numbers is -1: it must be at least 0"),
         (("type: nothing", "type: record"), r"^g.yaml:8: end: record needs the property 'path'"),
         (("{type: nothing}", "{}"), r"^g.yaml:8: end: 'type' is missing"),
         (("{type: nothing}", "nothing"), r"^g.yaml:8: node 'end' must be a map"),
@@ -132,7 +132,7 @@ def test_each_mistake_in_a_file_is_one_clear_line(change: tuple[str, str], messa
         ("numbers !", "'!' with nothing behind it"),
         ("fps=3 numbers ! nothing", "'fps=3' belongs to no node"),
         ("numbers ! nosuch.", "no node named 'nosuch'"),
-        ("numbers name=a ! nothing numbers name=a ! nothing", "duplicate name 'a'"),
+        ("numbers name=a ! nothing numbers name=a ! nothing", "launch string: duplicate name 'a'"),
         ('numbers path="a ! nothing', "No closing quotation"),
         ("numbers ! nothing nothing", "nothing1: its sink pad is not linked"),
         ("work name=a ! work name=b ! a.", "the graph has no source"),
@@ -141,8 +141,10 @@ def test_each_mistake_in_a_file_is_one_clear_line(change: tuple[str, str], messa
     ],
 )
 def test_each_mistake_in_a_launch_string_is_one_clear_line(text: str, message: str):
-    with pytest.raises(GraphError, match=re.escape(message)):
+    with pytest.raises(GraphError) as caught:
         expand(parse_launch(text))
+    assert message in str(caught.value)
+    assert "first at launch string" not in str(caught.value)  # where else
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,7 @@ def test_each_mistake_in_a_launch_string_is_one_clear_line(text: str, message: s
     [
         ("door.fps", "write node.property=value"),
         ("dor.fps=3", "no node named 'dor'; did you mean 'door'?"),
+        ("=", "--set: write node.property=value"),
         ("speed=3", "write node.property=value"),
         ("mode=slow", "mode is 'slow'"),
         ("faces.replicas=²", "replicas is '²'"),

@@ -221,6 +221,23 @@ def test_dynamos_limit_is_set_under_either_name(name: str) -> None:
     assert vars(config) == {name: 64}
 
 
+def test_where_compiling_fails_training_goes_on_without(faces: FaceSet) -> None:
+    def no_assembler(*_: object) -> None:
+        raise RuntimeError("no ptxas here")
+
+    wanted, teacher = recipe(epochs=1, distill={"teachers": ["its own"]}), ResNet9(8)
+    plain, run = (new_run(faces, wanted, [teacher]) for _ in range(2))
+    plain.train(None)
+    run._compile(backend=no_assembler)
+    told: list[loop.Progress] = []
+    run.train(None, told.append)
+    remarks = [progress.remark for progress in told if progress.remark]
+    assert len(remarks) == 1
+    assert remarks[0].startswith("not compiled, for that failed: ")
+    assert "no ptxas here" in remarks[0]
+    assert same(plain, run)
+
+
 def test_the_seed_decides(faces: FaceSet) -> None:
     runs = [new_run(faces, recipe(epochs=1, seed=seed)) for seed in (0, 0, 1)]
     for run in runs:
