@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import os
 import queue
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +21,7 @@ from pipeline.figures import Stats
 from pipeline.links import Link, spread
 from pipeline.node import Source, VideoInfo
 from pipeline.plan import NodePlan
+from pipeline.reading import LiveReader
 from pipeline.ring import DELIVERED, Fate, Writer
 from pipeline.window import Window
 
@@ -103,15 +102,10 @@ class SourceRunner:
         self._down: tuple[str, int] | None = None
         """Why the camera is down, and since when (UTC ns); None while it is up."""
         node._status = self._post_status
-        # A live source is read on a thread of its own, which holds one slot at a time; two, if it may skip frames.
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._to_reader: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
-        self._from_reader: deque[Buffer | BaseException | None] = deque()
-        self._missed = 0
-        """Frames that gave way to the one in `_from_reader`, and are not in the ledger yet."""
-        self._handing_over = threading.Lock()
-        self._reader: threading.Thread | None = None
-        self._reader_slots = 0
+        """Readable when another thread has left something for this one: a frame, a status."""
+        self._reader: LiveReader | None = None
+        """Of a live source, once it plays."""
 
     # States --------------------------------------------------------------------------------------------
 
@@ -122,8 +116,9 @@ class SourceRunner:
         if restarted:
             self.node.seek(self.ring.captured)
         shape = (info.height, info.width, info.channels)
-        # Slots more than the window: for the newest that waits, and for those that the reader holds.
-        self._layout = (self.node.props.window + 1 + self._for_reader, shape)
+        # Slots more than the window: for the newest that waits, and for those being filled.
+        filling = LiveReader.slots(self._skips and self.node.live)
+        self._layout = (self.node.props.window + 1 + filling, shape)
         if self.ring.fits(self._layout[0], info.height * info.width * info.channels, self.planes):
             self._layout = None
         elif not self.ring.out:
@@ -141,7 +136,9 @@ class SourceRunner:
         if restarted:
             self.flush(self.name)
         if self.node.live:
-            self._reader = threading.Thread(target=self._read_on, name=f"read {self.name}", daemon=True)
+            self._reader = LiveReader(
+                self.name, self._fill, lambda b: self._empty(b.slot, b.generation), self.wake, self._skips
+            )
             self._reader.start()
 
     def stop(self) -> None:
@@ -152,22 +149,15 @@ class SourceRunner:
 
     def close(self) -> None:
         self.node.stopping.set()
-        if self._reader is not None:
-            self._to_reader.put(None)
-            self._reader.join(timeout=0.5)  # well within QUIT_TIMEOUT of the supervisor
-            if self._reader.is_alive():
-                return  # stuck in a camera driver: the process ends without closing it
-        self.node.close()
+        # Half a second is well within QUIT_TIMEOUT of the supervisor; where the reader is stuck even then, the process
+        # ends without closing the camera.
+        if self._reader is None or self._reader.stop(patience=0.5):
+            self.node.close()
 
     @property
     def drained(self) -> bool:
         """EOS has passed every node and every buffer is home."""
         return self.ended and not self._marks and not self.ring.out
-
-    @property
-    def _for_reader(self) -> int:
-        """Slots that are being filled, or were and are not taken yet."""
-        return 2 if self._skips and self.node.live else 1
 
     # Out -----------------------------------------------------------------------------------------------
 
@@ -183,7 +173,7 @@ class SourceRunner:
                 return None
             self._lay_out()
         self._send_pending()
-        again = self._step_live() if self.node.live else self._step_inline()
+        again = self._step_inline() if self._reader is None else self._step_live(self._reader)
         if self._window.rest_until > now:
             again = self._window.rest_until if again is None else min(again, self._window.rest_until)
         return again
@@ -229,14 +219,9 @@ class SourceRunner:
         """The next moment, in monotonic ns, at which a frame of this source may be due: at most a frame away."""
         return now + (int(self.phase * self._interval) - now) % self._interval if self._interval else now
 
-    def _step_live(self) -> int | None:
-        if self._from_reader:
-            self._reader_slots -= 1
-            with self._handing_over:
-                item = self._from_reader.popleft()
-                missed = 0
-                if isinstance(item, Buffer):
-                    missed, self._missed = self._missed, 0
+    def _step_live(self, reader: LiveReader) -> int | None:
+        if reader.ready:
+            item, missed = reader.take()
             if isinstance(item, BaseException):
                 raise item
             if item is None:
@@ -247,45 +232,19 @@ class SourceRunner:
                 self._drop(self.ring.capture(item.slot))
                 self.ring.retake(item.slot)
             if self._skips:  # sending this one may take a while
-                self._supply_reader()
+                self._supply(reader)
             self._captured(item)
-        self._supply_reader()
+        self._supply(reader)
         # Messages get their turn between any two frames.
-        return time.monotonic_ns() if self._from_reader else None
+        return time.monotonic_ns() if reader.ready else None
 
-    def _supply_reader(self) -> None:
+    def _supply(self, reader: LiveReader) -> None:
         """Give the reader the slots that it may hold, as far as any are free."""
-        while self._reader_slots < self._for_reader and not (self.node.lossless and self._window_full):
+        while reader.hungry and not (self.node.lossless and self._window_full):
             buffer = self._blank()
             if buffer is None:
                 break
-            self._reader_slots += 1
-            self._to_reader.put(buffer)
-
-    def _read_on(self) -> None:
-        """The reader thread of a live source."""
-        spare: Buffer | None = None
-        while (buffer := spare if spare is not None else self._to_reader.get()) is not None:
-            item: Buffer | BaseException | None = buffer
-            try:
-                if not self._fill(buffer):
-                    item = None
-            except BaseException as error:
-                item = error
-            spare = self._hand_over(item)
-            os.eventfd_write(self.wake, 1)
-
-    def _hand_over(self, item: Buffer | BaseException | None) -> Buffer | None:
-        """Leave a frame, or the end, for the main thread. If that has not come for the frame before, this one takes
-        its place, and its slot is filled again: a camera that is not read on would show the past."""
-        with self._handing_over:
-            older = self._from_reader[-1] if self._from_reader else None
-            if not (self._skips and isinstance(item, Buffer) and isinstance(older, Buffer)):
-                self._from_reader.append(item)
-                return None
-            self._from_reader[-1] = item
-            self._missed += 1
-        return self._empty(older.slot, older.generation)
+            reader.supply(buffer)
 
     def _blank(self) -> Buffer | None:
         place = self.ring.acquire()
