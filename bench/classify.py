@@ -21,7 +21,7 @@ import numpy as np
 from bench import reuse
 from bench.classify_worker import CPU, CUDA, PEER
 from bench.record import ROOT, Result, Settings, percentile
-from nodes.emotion.backends import COMPUTES_IN, cpu_computes_in_bf16, installed
+from nodes.emotion.backends import COMPUTES_IN, Precision, cpu_computes_in, installed
 from nodes.emotion.weights import available
 from pipeline.errors import UserError
 
@@ -77,7 +77,7 @@ def run(settings: Settings) -> Result:
     return result
 
 
-def _offered(settings: Settings) -> dict[str, tuple[str, str]]:
+def _offered(settings: Settings) -> dict[str, tuple[str, Precision]]:
     """Contestant -> back end and precision, on the device asked for."""
     return CPU if settings.device == "cpu" else CUDA
 
@@ -90,8 +90,8 @@ def _chosen(settings: Settings, result: Result) -> list[str]:
             continue
         if kind in COMPUTES_IN and not installed(kind):
             result.skipped.append(f"{name}: pip install {kind}")
-        elif settings.device == "cpu" and precision == "bf16" and not cpu_computes_in_bf16():
-            result.skipped.append(f"{name}: this CPU has no avx512_bf16")
+        elif settings.device == "cpu" and not cpu_computes_in(precision):
+            result.skipped.append(f"{name}: this CPU does not compute in it")
         else:
             names.append(name)
     if settings.device != "cpu":

@@ -16,22 +16,26 @@ from typing import Any
 
 import numpy as np
 
+from nodes.emotion.backends import Precision
+
 Run = Callable[[np.ndarray], np.ndarray]
 
 PEER = "torch as one would write it"
 """Eager, fp32 (on a GPU with torch's default, TF32 convolutions), batch norms unfused, NCHW."""
 
-CPU = {
+CPU: dict[str, tuple[str, Precision]] = {
     PEER: ("peer", "fp32"),
     "torch": ("torch", "fp32"),
     "onnxruntime": ("onnxruntime", "fp32"),
     "openvino": ("openvino", "fp32"),
     "torch bf16": ("torch", "bf16"),
     "openvino bf16": ("openvino", "bf16"),
+    "onnxruntime int8": ("onnxruntime", "int8"),
+    "openvino int8": ("openvino", "int8"),
 }
 """Contestant -> back end and precision."""
 
-CUDA = {
+CUDA: dict[str, tuple[str, Precision]] = {
     PEER: ("peer", "fp32"),
     "cuda fp32": ("cuda", "fp32"),
     "cuda bf16": ("cuda", "bf16"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from nodes.emotion import backends
 from nodes.emotion.model import ResNet9
 from nodes.emotion.node import UNCERTAIN, Emotion
 from nodes.emotion.weights import Header, load_weights, save_weights
@@ -211,6 +212,20 @@ def test_a_network_that_never_rests_is_told_once_with_what_helps():
         [told] = work(harness, 0.2, 0.0, 60)
     assert "resnet9-s is a quarter of the work" in told
     assert "reclassify_interval" not in told
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [({}, True), ({"backend": "onnxruntime"}, True), ({"backend": "torch"}, False), ({"precision": "int8"}, False)],
+)
+def test_who_could_compute_in_int8_is_told(properties: dict, said: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(backends, "cpu_computes_in", lambda _: True)
+    with Harness(Emotion(weights="resnet9-s", device="cpu", **properties)) as harness:
+        [told] = work(harness, 0.2, 0.0, 60)
+    assert ("precision: int8 is three times as fast or more" in told) == said
+    monkeypatch.setattr(backends, "cpu_computes_in", lambda precision: precision == "fp32")
+    with Harness(Emotion(weights="resnet9-s", device="cpu")) as harness:
+        assert "int8" not in work(harness, 0.2, 0.0, 60)[0]
 
 
 def test_a_network_may_work_without_a_pause_where_no_frame_is_dropped_for_it():

@@ -13,18 +13,21 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from safetensors.numpy import save_file
 
 from nodes.emotion import backends
 from nodes.emotion.architecture import parameter_shapes
-from nodes.emotion.backends import FASTEST_FIRST, PART, cpu_computes_in_bf16, load, on_cuda, parts, spare_threads
+from nodes.emotion.backends import FASTEST_FIRST, PART, cpu_computes_in, load, on_cuda, parts, spare_threads
 from nodes.emotion.backends.on_cuda import CudaBackend, bucket_sizes
 from nodes.emotion.graph import build
+from nodes.emotion.layers import Int8Layers, Value, fold
 from nodes.emotion.model import ResNet9
 from nodes.emotion.node import Emotion
-from nodes.emotion.weights import load_weights, read_tensors
+from nodes.emotion.weights import available, load_weights, read_tensors
 from nodes.preprocess import LABELS
 from pipeline import GraphError, Harness, UserError
 from tests.support.graphs import ROOT
@@ -64,10 +67,48 @@ def test_every_back_end_gives_the_networks_answers_at_every_batch_size(name: Any
 
 @pytest.mark.parametrize("name", ["torch", "openvino"])
 def test_bf16_is_near_and_gives_the_same_labels(name: Any, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(backends, "cpu_computes_in_bf16", lambda: True)  # others compute in it too, only slowly
+    monkeypatch.setattr(backends, "cpu_computes_in", lambda _: True)  # others compute in it too, only slowly
     got = load("resnet9-s", name, "cpu", "bf16")(faces())
     assert np.abs(got - truth).max() < 0.05
     assert (got.argmax(1) == truth.argmax(1)).mean() > 0.95
+
+
+@pytest.mark.skipif(not cpu_computes_in("int8"), reason="this CPU has no VNNI: its sums in int8 are wrong")
+@pytest.mark.parametrize("weights", available())
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_int8_is_near_and_gives_the_same_labels(name: Any, weights: str):
+    real = faces()[::2]  # noise drives activations to where no face does
+    full, got = (load(weights, name, "cpu", precision)(real) for precision in ("fp32", "int8"))
+    assert 1e-4 < np.abs(got - full).max() < 0.1
+    assert (got.argmax(1) == full.argmax(1)).mean() > 0.95
+
+
+def test_in_int8_all_layers_but_the_first_multiply_whole_numbers():
+    tensors, header = read_tensors("resnet9-s")
+    model = build(tensors, header, "int8")
+    onnx.checker.check_model(model, full_check=True)
+    kinds = {constant.name: constant.data_type for constant in model.graph.initializer}
+    made = {node.output[0]: node for node in model.graph.node}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 8
+    for convolution in convolutions[1:]:
+        x, weight, bias = (made[name] for name in convolution.input)
+        assert made[x.input[0]].op_type == "QuantizeLinear"
+        assert (kinds[weight.input[0]], kinds[bias.input[0]]) == (onnx.TensorProto.INT8, onnx.TensorProto.INT32)
+
+
+def test_in_int8_a_channel_without_weights_still_has_its_bias():
+    tensors = read_tensors("resnet9-s")[0]
+    tensors["features.3.0.weight"][:7] = 0
+    rounded = Int8Layers(tensors)
+    rounded.convolution(Value("x", step=0.01, scale="s"), "features.3")
+    by_name = {constant.name: numpy_helper.to_array(constant) for constant in rounded.constants}
+    [conv] = [node for node in rounded.nodes if node.op_type == "Conv"]
+    [node] = [node for node in rounded.nodes if node.output[0] == conv.input[2]]
+    whole, steps = (by_name[name] for name in node.input[:2])
+    wanted = fold(tensors, "features.3")[1]
+    assert np.abs(wanted[:7]).max() > 0.01
+    np.testing.assert_allclose(whole[:7].astype(float) * steps[:7], wanted[:7], rtol=1e-5)
 
 
 def test_an_answer_is_not_overwritten_by_the_next_call():
@@ -86,8 +127,6 @@ def test_the_table_of_the_architecture_is_the_networks():
 
 
 def test_the_graph_is_a_valid_onnx_model_and_carries_the_header():
-    import onnx
-
     tensors, header = read_tensors("resnet9-s")
     model = build(tensors, header)
     onnx.checker.check_model(model, full_check=True)
@@ -133,10 +172,12 @@ def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
         (("openvino",), "auto", "onnxruntime"),
         (("openvino", "onnxruntime"), "fp32", "torch"),
         (("openvino",), "bf16", "torch, bf16"),
+        ((), "int8", "openvino, int8"),
+        (("openvino",), "int8", "onnxruntime, int8"),
     ],
 )
 def test_auto_takes_the_fastest_that_is_there(missing, precision: Any, taken: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(backends, "cpu_computes_in_bf16", lambda: True)
+    monkeypatch.setattr(backends, "cpu_computes_in", lambda _: True)
     without(monkeypatch, *missing)
     warnings: list[str] = []
     assert taken in load("resnet9-s", device="cpu", precision=precision, warn=warnings.append).where
@@ -174,8 +215,13 @@ def test_a_named_one_that_is_missing_is_one_line_with_the_cure(missing: str, mes
     [
         ({"backend": "tensorflow"}, "property 'backend' of emotion"),
         ({"backend": "openvino", "device": "cuda"}, "runs on the CPU, and device is 'cuda'"),
-        ({"backend": "onnxruntime", "precision": "bf16"}, "computes in fp32 alone"),
-        ({"precision": "int8"}, "property 'precision' of emotion"),
+        (
+            {"backend": "onnxruntime", "precision": "bf16"},
+            "'onnxruntime' computes in fp32 and int8 alone: use backend: op",
+        ),
+        ({"backend": "torch", "precision": "int8"}, "'torch' computes in fp32 and bf16 alone: use backend: openvino"),
+        ({"device": "cuda:0", "precision": "int8"}, "precision 'int8' is for CPUs, and device is 'cuda:0'"),
+        ({"precision": "int4"}, "property 'precision' of emotion"),
     ],
 )
 def test_a_choice_that_cannot_be_is_refused_before_the_start(properties: dict[str, str], message: str):
@@ -183,14 +229,25 @@ def test_a_choice_that_cannot_be_is_refused_before_the_start(properties: dict[st
         Emotion(**properties)
 
 
-def test_bf16_on_a_cpu_without_it_is_one_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(backends, "cpu_computes_in_bf16", lambda: False)
-    with pytest.raises(UserError, match="mood: precision is 'bf16', but this CPU does not compute in it"):
-        Harness(Emotion(name="mood", precision="bf16", device="cpu"))
+@pytest.mark.parametrize(("precision", "lacks"), [("bf16", "no avx512_bf16"), ("int8", "no VNNI")])
+def test_a_precision_on_a_cpu_without_it_is_one_line(precision: str, lacks: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(backends, "cpu_computes_in", lambda wanted: wanted == "fp32")
+    message = f"mood: precision is '{precision}', but this CPU does not compute in it ({lacks}): use precision: auto"
+    with pytest.raises(UserError, match=re.escape(message)):
+        Harness(Emotion(name="mood", precision=precision, device="cpu"))
+
+
+def test_int8_leaves_a_gpu_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(backends, "cpu_computes_in", lambda _: True)
+    monkeypatch.setattr(backends, "_may_have_gpu", lambda: True)
+    monkeypatch.setattr(backends, "_on_gpu", lambda *_: pytest.fail("the GPU was asked"))
+    assert "int8" in load("resnet9-s", precision="int8").where
 
 
 def test_what_the_cpu_computes_in_is_what_torch_says():
-    ours = cpu_computes_in_bf16()
+    assert cpu_computes_in("fp32")
+    assert cpu_computes_in("int8") or not torch.cpu._is_vnni_supported()
+    ours = cpu_computes_in("bf16")
     assert ours == bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

@@ -18,16 +18,24 @@ import numpy as np
 from pipeline.errors import UserError
 
 BackendName = Literal["torch", "onnxruntime", "openvino"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8"]
 
 FASTEST_FIRST: tuple[BackendName, ...] = ("openvino", "onnxruntime", "torch")
 """On a CPU, as `emograph bench classify` measured them."""
 
 COMPUTES_IN: dict[BackendName, tuple[Precision, ...]] = {
-    "openvino": ("fp32", "bf16"),
-    "onnxruntime": ("fp32",),
+    "openvino": ("fp32", "bf16", "int8"),
+    "onnxruntime": ("fp32", "int8"),
     "torch": ("fp32", "bf16"),
 }
+
+_CPU_FLAGS: dict[Precision, tuple[str, ...]] = {
+    "bf16": ("avx512_bf16", "amx_bf16"),
+    "int8": ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"),
+}
+"""Words of /proc/cpuinfo, any of which says that the CPU computes in a precision by itself. On other CPUs bf16 is slow,
+and int8 wrong besides: their sums of two products end at 16 bits."""
+_LACKS: dict[Precision, str] = {"bf16": "no avx512_bf16", "int8": "no VNNI"}
 
 SPARE_THREADS = 4
 """CPU threads of a graph that uses all cores in turn, at the most. Measured on two cores only; parts of `PART` faces
@@ -67,9 +75,9 @@ def load(
     """The back end asked for, warmed up; `auto` takes the fastest that is installed for the device.
 
     weights: a packaged name or a path. device: auto, cpu, cuda or cuda:N. precision: auto is fp32 on a CPU and bf16
-    on a GPU. threads: of a CPU; None: as many as there are cores, up to SPARE_THREADS, but one for torch, whose threads
-    wait for each other in a loop and crawl where other processes work too. max_batch: faces that a GPU prepares for;
-    a call may bring more, which go in parts.
+    on a GPU; int8 means the CPU. threads: of a CPU; None: as many as there are cores, up to SPARE_THREADS, but one for
+    torch, whose threads wait for each other in a loop and crawl where other processes work too. max_batch: faces that a
+    GPU prepares for; a call may bring more, which go in parts.
 
     Raises UserError where the back end, the device or the precision is not to be had here, and WeightsError.
     """
@@ -79,15 +87,16 @@ def load(
     if problem:
         raise UserError(problem)
     read_header(weights)  # wrong weights are told before torch's import, which takes seconds
-    if device != "cpu" and backend in ("auto", "torch") and (device != "auto" or _may_have_gpu()):
+    gpu_wanted = device != "cpu" and backend in ("auto", "torch") and precision != "int8"
+    if gpu_wanted and (device != "auto" or _may_have_gpu()):
         found = _on_gpu(weights, device, "fp32" if precision == "fp32" else "bf16", max_batch, warn)
         if found is not None:
             return found
 
     wanted: Precision = "fp32" if precision == "auto" else precision
-    if wanted == "bf16" and not cpu_computes_in_bf16():
+    if not cpu_computes_in(wanted):
         raise UserError(
-            "precision is 'bf16', but this CPU does not compute in it (no avx512_bf16): use precision: auto"
+            f"precision is '{wanted}', but this CPU does not compute in it ({_LACKS[wanted]}): use precision: auto"
         )
     for name in FASTEST_FIRST if backend == "auto" else (backend,):
         if wanted not in COMPUTES_IN[name]:
@@ -102,12 +111,15 @@ def load(
     raise UserError(f"no back end for precision {wanted} on this CPU is installed: pip install openvino")
 
 
-def conflict(backend: str, device: str, precision: str) -> str | None:
+def conflict(backend: BackendName | Literal["auto"], device: str, precision: Precision | Literal["auto"]) -> str | None:
     """What is wrong with a choice on any machine, or None; `auto` goes with everything."""
     if backend in ("onnxruntime", "openvino") and device.startswith("cuda"):
         return f"backend '{backend}' runs on the CPU, and device is '{device}': use backend: auto"
-    if backend == "onnxruntime" and precision == "bf16":
-        return "backend 'onnxruntime' computes in fp32 alone: use backend: openvino, or precision: auto"
+    if precision == "int8" and device.startswith("cuda"):
+        return f"precision 'int8' is for CPUs, and device is '{device}': use precision: auto"
+    if backend != "auto" and precision != "auto" and precision not in COMPUTES_IN[backend]:
+        possible = " and ".join(COMPUTES_IN[backend])
+        return f"backend '{backend}' computes in {possible} alone: use backend: openvino, or precision: auto"
     return None
 
 
@@ -116,13 +128,21 @@ def installed(name: BackendName) -> bool:
     return all(find_spec(package) is not None for package in _PACKAGES[name])
 
 
-def cpu_computes_in_bf16() -> bool:
-    """Whether the CPU multiplies in bf16 by itself; where it does not, bf16 is slower than fp32."""
+def cpu_computes_in(precision: Precision) -> bool:
+    """Whether the CPU multiplies in this precision by itself. All of them do in fp32."""
+    if precision == "fp32":
+        return True
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        words = Path("/proc/cpuinfo").read_text().split()
     except OSError:
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return not set(words).isdisjoint(_CPU_FLAGS[precision])
+
+
+def int8_can_be_had(backend: BackendName | Literal["auto"]) -> bool:
+    """Whether `precision: int8` would work on this CPU with a back end, or for `auto` with any that is installed."""
+    able = [name for name, precisions in COMPUTES_IN.items() if "int8" in precisions and installed(name)]
+    return cpu_computes_in("int8") and (bool(able) if backend == "auto" else backend in able)
 
 
 def spare_threads() -> int:

@@ -1,4 +1,4 @@
-"""onnxruntime: the lightest to import; fp32 on a CPU."""
+"""onnxruntime: the lightest to import; fp32 and int8 on a CPU."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from nodes.emotion.weights import read_tensors
 class OnnxruntimeBackend:
     """One session whose threads sleep when there is nothing to do: other processes need the cores."""
 
-    def __init__(self, model: bytes, size: int, threads: int) -> None:
+    def __init__(self, model: bytes, size: int, precision: Precision, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors only; they come as exceptions too
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self.where = f"the CPU (onnxruntime, fp32, {threads} thread{'s' * (threads > 1)})"
+        self.where = f"the CPU (onnxruntime, {precision}, {threads} thread{'s' * (threads > 1)})"
         for count in (1, PART):
             self(np.zeros((count, size, size), np.uint8))
 
@@ -35,4 +35,5 @@ class OnnxruntimeBackend:
 
 def load(weights: str, precision: Precision, threads: int) -> OnnxruntimeBackend:
     tensors, header = read_tensors(weights)
-    return OnnxruntimeBackend(build(tensors, header).SerializeToString(), header.preprocess.size, threads)
+    model = build(tensors, header, "int8" if precision == "int8" else "fp32")
+    return OnnxruntimeBackend(model.SerializeToString(), header.preprocess.size, precision, threads)

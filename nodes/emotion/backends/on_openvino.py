@@ -38,9 +38,8 @@ class OpenvinoBackend:
 
     def __init__(self, model: bytes, size: int, precision: Precision, threads: int) -> None:
         settings = {
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[
-                precision
-            ],  # else openvino takes bf16 by itself
+            # Else openvino takes bf16 by itself. Of int8 it is the hint for what is not int8 in the graph.
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # pinned, it would fight the other processes for one core
@@ -62,4 +61,5 @@ class OpenvinoBackend:
 
 def load(weights: str, precision: Precision, threads: int) -> OpenvinoBackend:
     tensors, header = read_tensors(weights)
-    return OpenvinoBackend(build(tensors, header).SerializeToString(), header.preprocess.size, precision, threads)
+    model = build(tensors, header, "int8" if precision == "int8" else "fp32")
+    return OpenvinoBackend(model.SerializeToString(), header.preprocess.size, precision, threads)
