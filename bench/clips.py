@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 
+from bench.record import Settings
 from nodes.capture.reader import quieten
 from pipeline.errors import UserError
 
@@ -15,6 +16,8 @@ SUFFIXES = {".mkv", ".mp4", ".avi"}
 def find_clips(folder: Path) -> list[Path]:
     """The clips of a folder, by name. UserError if there are none, or one has no frame that OpenCV can read."""
     clips = sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
+    if not clips and folder == Settings.videos:  # nobody named it
+        raise UserError("this benchmark plays videos with faces: name a folder of them, --videos DIR")
     if not clips:
         raise UserError(f"no clips in {folder}; name a folder of videos with faces: --videos DIR")
     quieten()

@@ -93,6 +93,7 @@ def evaluate(
 def export(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="a name (resnet9-s) or a file")],
     format: Annotated[str, typer.Option(help="onnx")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32 or int8")] = "fp32",
     out: Annotated[Path | None, typer.Option(help="the file to write (default: NAME.onnx)")] = None,
 ) -> None:
     """Write weights for other runtimes."""
@@ -102,9 +103,11 @@ def export(
 
     if format != "onnx":
         raise UserError(f"unknown format '{format}': it must be onnx")
+    if precision not in ("fp32", "int8"):
+        raise UserError(f"unknown precision '{precision}': it must be fp32 or int8")
     net, header = load_weights(weights)
     path = out or Path(find_weights(weights).stem + ".onnx")
-    export_onnx(net, header, path)
+    export_onnx(net, header, path, precision)
     print(f"wrote {path}: faces uint8 (n, 1, 48, 48) -> probabilities float32 (n, {len(header.labels)})")
 
 

@@ -16,7 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bench import detect, e2e, reuse, train, transport
+from bench import clips, detect, e2e, reuse, train, transport
 from bench.classify_worker import PEER
 from bench.cli import BENCHMARKS, bench
 from bench.graphs import measure
@@ -253,6 +253,12 @@ def test_no_clips_is_one_line(tmp_path: Path):
     told = emograph("bench", "detect", "--videos", str(tmp_path))
     assert told.returncode == 1
     assert told.stderr.startswith("emograph: error: no clips in")
+
+
+def test_clips_that_nobody_named_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Settings, "videos", tmp_path)
+    with pytest.raises(UserError, match="name a folder of them, --videos DIR"):
+        clips.find_clips(Settings.videos)
 
 
 @pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"the test videos are not here ({VIDEOS})")

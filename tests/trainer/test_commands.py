@@ -103,9 +103,17 @@ def test_data_info(data: Path, tmp_path: Path) -> None:
     assert json.loads(call(cli.data, "info", data, "--picture", picture, "--json"))["counts"]["Training"]["sad"] == 30
 
 
-def test_an_unknown_format_is_refused() -> None:
+def test_what_export_does_not_know_is_refused() -> None:
     with pytest.raises(UserError, match="must be onnx"):
         call(cli.export, "resnet9-s", "--format", "tflite")
+    with pytest.raises(UserError, match="must be fp32 or int8"):
+        call(cli.export, "resnet9-s", "--precision", "int4")
+
+
+def test_a_file_in_int8_is_a_quarter_of_the_size(tmp_path: Path) -> None:
+    for precision in ("fp32", "int8"):
+        call(cli.export, "resnet9-s", "--precision", precision, "--out", tmp_path / precision)
+    assert (tmp_path / "int8").stat().st_size < 0.27 * (tmp_path / "fp32").stat().st_size
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
