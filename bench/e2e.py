@@ -26,13 +26,16 @@ from bench.clips import find_clips
 from bench.graphs import Measured, measure
 from bench.record import Result, Row, Settings, middle, percentile
 from nodes.capture.reader import quieten
+from nodes.emotion.backends import cpu_computes_in
 from nodes.emotion.node import Emotion
 from nodes.haardetect import HaarDetect
 from pipeline import Buffer, UserError
 
 WARM_UP = 4.0
 START_LIMIT = 120.0
-SMALL, FULL = "resnet9-s", "resnet9"
+WEIGHTS = "resnet9-s"
+SMALL, FULL = f"weights: {WEIGHTS}", "weights: resnet9"
+IN_INT8 = "precision: int8"
 APART, TOGETHER = "replicas: auto", 'process: "{camera}"'
 """Where the detector of a camera runs: in a process of its own, or in the camera's."""
 WITH_CAMERAS = "detectors in the cameras' processes"
@@ -46,23 +49,29 @@ def contestants(settings: Settings) -> list[str]:
 def run(settings: Settings) -> Result:
     """The three parts; `--only efficiency`, `--only live`, `--only growth` for one of them."""
     result = Result("e2e")
+    int8 = cpu_computes_in("int8")
     clips = find_clips(settings.videos)
     if settings.wants("efficiency"):
         _efficiency(clips, settings, result)
     large = [clip for clip in clips if _width(clip) >= 640] or clips
     if settings.wants("live"):
-        for weights in (SMALL, FULL):
+        for mood in (SMALL, FULL, *([f"{FULL}, {IN_INT8}"] if int8 else [])):
             for index in range(settings.runs):
-                found = _live(large, 4, 15, max(15.0, settings.seconds), weights)
-                title = f"four cameras, 640x480, 15 frames/s each, {weights}"
+                found = _live(large, 4, 15, max(15.0, settings.seconds), mood)
+                title = f"four cameras, 640x480, 15 frames/s each, {mood}"
                 result.add(title, run=str(index + 1), **_live_row(found, 4))
     if settings.wants("growth"):
-        for place, title in ((APART, "cameras at 5 frames/s"), (TOGETHER, f"the same, {WITH_CAMERAS}")):
+        ways = [("cameras at 5 frames/s", SMALL, APART), (f"the same, {WITH_CAMERAS}", SMALL, TOGETHER)]
+        if int8:
+            ways.append((f"the same, and {IN_INT8}", f"{SMALL}, {IN_INT8}", TOGETHER))
+        for title, mood, place in ways:
             for count in (1, 2, 4, 8, 16):
-                found = _live(large, count, 5, max(10.0, settings.seconds), place=place)
+                found = _live(large, count, 5, max(10.0, settings.seconds), mood, place)
                 result.add(title, cameras=str(count), **_live_row(found, count))
+    if not int8:
+        result.skipped.append(f"{IN_INT8}: this CPU does not compute in it")
     result.notes += [
-        f"The network is {SMALL} where no other is named.",
+        f"The network has {SMALL} where nothing else is named.",
         "Latency: from the frame's capture time to a subscriber in another process holding its event.",
         "Memory: proportional set size of the workers and their spawner, the frame rings included.",
     ]
@@ -90,7 +99,7 @@ def _efficiency(clips: list[Path], settings: Settings, result: Result) -> None:
         threads = 1 if replicas > 1 else 0
         return (
             f"nodes:\n{sources}\n  faces: {{type: haardetect, {place}}}\n"
-            f"  mood: {{type: emotion, weights: {SMALL}, replicas: {replicas}, threads: {threads}}}\n"
+            f"  mood: {{type: emotion, {SMALL}, replicas: {replicas}, threads: {threads}}}\n"
             "  sink: {type: fakesink}\n"
             f"links:\n  - [{', '.join(names)}] ! faces ! mood ! sink\n"
         )
@@ -145,7 +154,7 @@ def _plain_loop(clips: list[Path], seconds: float) -> float:
 def _worker(clips: list[Path], ready: Any, count: Any) -> None:
     quieten()
     cv2.setNumThreads(1)
-    faces, mood = HaarDetect("faces"), Emotion("mood", weights=SMALL)
+    faces, mood = HaarDetect("faces"), Emotion("mood", weights=WEIGHTS)
     for node in (faces, mood):
         node.open()
     streams = [_Stream(clip) for clip in clips]
@@ -196,8 +205,9 @@ def _fer(clips: list[Path], settings: Settings, result: Result) -> float | None:
 
 
 def _live(
-    clips: list[Path], cameras: int, fps: int, seconds: float, weights: str = SMALL, place: str = APART
+    clips: list[Path], cameras: int, fps: int, seconds: float, mood: str = SMALL, place: str = APART
 ) -> Measured:
+    """mood: properties of `emotion`."""
     names = [f"camera{index}" for index in range(cameras)]
     sources = "\n".join(
         # Not all at the same place of the same clip, so that they do not do the same work at the same moment.
@@ -210,7 +220,7 @@ def _live(
         endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     graph = (
         f"nodes:\n{sources}\n  faces: {{type: haardetect, {place}}}\n"
-        f"  mood: {{type: emotion, weights: {weights}}}\n"
+        f"  mood: {{type: emotion, {mood}}}\n"
         f"  draw: {{type: overlay}}\n  sink: {{type: fakesink}}\n"
         f"  events: {{type: publish, endpoint: '{endpoint}'}}\n"
         f"links:\n  - [{', '.join(names)}] ! faces ! mood\n  - mood ! draw ! sink\n  - mood ! events\n"
