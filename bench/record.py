@@ -164,7 +164,8 @@ def machine() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit measured; `+ changes` where the tree is not clean."""
+    """The commit measured; `+ changes` where the tree is not clean. Of a copy without its repository what
+    EMOGRAPH_COMMIT says."""
     try:
         git = ["git", "-C", str(ROOT)]
         head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
@@ -172,7 +173,7 @@ def commit() -> str:
         status = [*git, "status", "--porcelain", "--", "pipeline", "nodes", "trainer", "bench", ":!bench/results"]
         changed = subprocess.run(status, capture_output=True, text=True, check=True)
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return os.environ.get("EMOGRAPH_COMMIT") or "unknown"
     return head.stdout.strip() + (" + changes" if changed.stdout.strip() else "")
 
 

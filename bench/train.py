@@ -28,7 +28,7 @@ from bench.record import ROOT, Result, Settings, middle
 from nodes.emotion.model import ResNet9
 from pipeline.errors import UserError
 from trainer.allocator import keep_freed_memory
-from trainer.loop import Arrays, Run, computes_in_bf16
+from trainer.loop import Arrays, Progress, Run, computes_in_bf16
 from trainer.prepare import pick_device
 from trainer.recipe import Recipe, load_recipe
 
@@ -104,9 +104,12 @@ class _Apart:
         """Images/s of one epoch more. UserError if the process died."""
         try:
             self._pipe.send(True)
-            return self._pipe.recv()
+            found = self._pipe.recv()
         except (EOFError, OSError):
             raise UserError("a process that trains for the comparison died") from None
+        if isinstance(found, UserError):
+            raise found
+        return found
 
     def end(self) -> None:
         self._pipe.close()
@@ -118,6 +121,8 @@ def _serve(pipe: Connection, way: Callable[..., Iterator[float]], given: tuple[A
     try:
         while pipe.recv():
             pipe.send(next(epochs))
+    except UserError as error:
+        pipe.send(error)
     except EOFError:
         return  # nobody asks any more
 
@@ -130,8 +135,14 @@ def _ours(recipe: Recipe, images: np.ndarray, labels: np.ndarray, device: torch.
     few = Arrays(data.images[:8], data.labels[:8])
     training = Run(recipe, data, few, {})
     while True:
-        training._train_epoch(lambda _: None)  # `train` would go on to the last one
+        training._train_epoch(_all_or_nothing)  # `train` would go on to the last one
         yield training.history[-1]["images_per_second"]
+
+
+def _all_or_nothing(progress: Progress) -> None:
+    """Training goes on where its code cannot be compiled; a benchmark of that would be one of something else."""
+    if progress.remark:
+        raise UserError(progress.remark)
 
 
 class _Pictures(Dataset):

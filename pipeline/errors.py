@@ -47,11 +47,11 @@ _NEEDED = {
     "dict_type": "a mapping is needed",
     "model_type": "a mapping is needed",
     "literal_error": "it must be {expected}",
-    "greater_than": "it must be more than {gt:g}",
-    "greater_than_equal": "it must be at least {ge:g}",
-    "less_than": "it must be less than {lt:g}",
-    "less_than_equal": "it must be at most {le:g}",
-    "multiple_of": "it must be a multiple of {multiple_of:g}",
+    "greater_than": "it must be more than {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than": "it must be less than {lt}",
+    "less_than_equal": "it must be at most {le}",
+    "multiple_of": "it must be a multiple of {multiple_of}",
     "string_too_short": "it needs at least {min_length} characters",
     "string_too_long": "it may have up to {max_length} characters",
 }
@@ -64,7 +64,8 @@ def explain(problem: Mapping[str, Any]) -> str:
     if kind == "string_too_short" and context["min_length"] == 1:
         return "it must not be empty"
     if kind in _NEEDED:
-        return _NEEDED[kind].format(**context)
+        limits = {name: int(x) if isinstance(x, float) and x.is_integer() else x for name, x in context.items()}
+        return _NEEDED[kind].format(**limits)
     return str(problem["msg"]).removeprefix("Value error, ")
 
 

@@ -36,6 +36,7 @@ class LiveReader:
         """Frames that gave way to the newest in `_done`, and were not told of yet."""
         self._handing_over = threading.Lock()
         self._held = 0
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"read {name}", daemon=True)
 
     @staticmethod
@@ -72,13 +73,14 @@ class LiveReader:
 
     def stop(self, patience: float) -> bool:
         """End the thread; False if it has not ended within `patience` seconds: it is stuck in a camera's driver."""
+        self._stopping = True
         self._todo.put(None)
         self._thread.join(timeout=patience)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         spare: Buffer | None = None
-        while (buffer := spare if spare is not None else self._todo.get()) is not None:
+        while (buffer := self._todo.get() if spare is None else spare) is not None and not self._stopping:
             item: Item = buffer
             try:
                 if not self._fill(buffer):
@@ -87,6 +89,8 @@ class LiveReader:
                 item = error
             spare = self._hand_over(item)
             os.eventfd_write(self._wake, 1)
+            if not isinstance(item, Buffer):
+                return
 
     def _hand_over(self, item: Item) -> Buffer | None:
         """Leave an item for the main thread; returns the buffer to fill next, where the last one was given up."""

@@ -43,7 +43,9 @@ class Checkpoint:
 
     def check_recipe(self, ours: dict[str, Any], path: Path) -> None:
         """UserError if this is the state of a run of another recipe."""
-        self._check(ours, self.recipe, "is of another recipe ({} differ)", path)
+        # Checkpoints from before 27 November 2026 also say whether the code was compiled, which does not matter.
+        theirs = {key: value for key, value in self.recipe.items() if key != "compile"}
+        self._check(ours, theirs, "is of another recipe ({} differ)", path)
 
     def check_inputs(self, ours: dict[str, str], path: Path) -> None:
         """UserError if this is the state of a run of other data, votes, first weights or teachers."""

@@ -93,8 +93,8 @@ def evaluate(
 def export(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="a name (resnet9-s) or a file")],
     format: Annotated[str, typer.Option(help="onnx")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32 or int8")] = "fp32",
-    out: Annotated[Path | None, typer.Option(help="the file to write (default: NAME.onnx)")] = None,
+    precision: Annotated[str, typer.Option(help="fp32; int8 (for CPUs with VNNI, AMX or ARM dot products)")] = "fp32",
+    out: Annotated[Path | None, typer.Option(help="the file to write (default: NAME.onnx, NAME-int8.onnx)")] = None,
 ) -> None:
     """Write weights for other runtimes."""
     from nodes.emotion.weights import find_weights, load_weights
@@ -106,7 +106,7 @@ def export(
     if precision not in ("fp32", "int8"):
         raise UserError(f"unknown precision '{precision}': it must be fp32 or int8")
     net, header = load_weights(weights)
-    path = out or Path(find_weights(weights).stem + ".onnx")
+    path = out or Path(find_weights(weights).stem + ("" if precision == "fp32" else f"-{precision}") + ".onnx")
     export_onnx(net, header, path, precision)
     print(f"wrote {path}: faces uint8 (n, 1, 48, 48) -> probabilities float32 (n, {len(header.labels)})")
 

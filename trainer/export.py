@@ -14,9 +14,9 @@ from trainer.checkpoint import write_whole
 def export_onnx(net: ResNet9, header: Header, path: Path, precision: Literal["fp32", "int8"] = "fp32") -> None:
     """Write `faces` uint8 (N, 1, 48, 48) -> `probabilities` float32 (N, 7), N free; the header as metadata.
 
-    It is the graph that the `emotion` node gives to onnxruntime and OpenVINO at that precision; in int8 the file is a
-    quarter of the size, and every runtime that knows QuantizeLinear reads it. Raises UserError if the `onnx`
-    package is missing or the place cannot be written.
+    It is the graph that the `emotion` node gives to onnxruntime and OpenVINO at that precision. In int8 the file is a
+    quarter of the size, and for CPUs with VNNI, AMX or ARM's dot products: on others sums may overflow in silence.
+    Raises UserError if the `onnx` package is missing or the place cannot be written.
     """
     try:
         import onnx

@@ -160,6 +160,8 @@ class Run:
         )
         self._forward: Callable[[Tensor], tuple[Tensor, Tensor | None]] = self.trainee
         self._ask_teachers: Callable[[Tensor], Tensor] = self.teachers
+        self._compiled_sizes: set[int] = set()
+        """Sides of the pictures that compiled code has been through with."""
         self._remark = ""
         """What is still to be told with the next `Progress`."""
         if recipe.compile and self.device.type == "cuda":
@@ -291,17 +293,25 @@ class Run:
 
     def _gradients(self, x: Tensor, targets: Tensor, votes: Tensor | None) -> tuple[Tensor, Tensor]:
         """Loss (the gradients of which then stand in the parameters) and logits of a batch."""
-        try:
+        size = x.shape[-1]
+        if self._forward is self.trainee or size in self._compiled_sizes or len(x) != self.recipe.batch:
             return self._backward(*self._loss(x, targets, votes))
+        # Code is generated at the first whole batch of each size, forwards and backwards, and that may fail where the
+        # network itself runs. Batch norm's statistics must not count the batch twice then.
+        before = [buffer.clone() for buffer in self.trainee.buffers()]
+        try:
+            found = self._backward(*self._loss(x, targets, votes))
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
-            if self._forward is self.trainee:
-                raise
-            # Code is generated at the first batch of each size, forwards and backwards, and that may fail on a machine
-            # where the network itself runs.
-            self._forward, self._ask_teachers = self.trainee, self.teachers
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             self._remark = f"not compiled, for that failed: {reason[:200]}"
-        return self._backward(*self._loss(x, targets, votes))
+            self._forward, self._ask_teachers = self.trainee, self.teachers
+            for buffer, value in zip(self.trainee.buffers(), before, strict=True):
+                buffer.copy_(value)
+            return self._backward(*self._loss(x, targets, votes))
+        self._compiled_sizes.add(size)
+        return found
 
     def _backward(self, loss: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)

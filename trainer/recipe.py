@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.errors import UserError, did_you_mean, explain
 
@@ -24,23 +32,23 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    @field_validator("*", mode="before")
+    @field_validator("*", mode="wrap")
     @classmethod
-    def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """In YAML `yes` is true, and Python takes true for 1."""
-        kind = cls.model_fields[str(info.field_name)].annotation
-        if kind is not bool and any(isinstance(part, bool) for part in _leaves(value)):
+    def _no_number_from_yes(cls, given: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        """In YAML `yes` is true, which would do as 1."""
+        value = check(given)
+        if any(type(was) is bool and type(now) in (int, float) for was, now in _pairs(given, value)):
             raise ValueError("true and false are no numbers")
         return value
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    """A value that is no list; of a list all in it, however deep. Not of a mapping: that has checks of its own."""
-    if isinstance(value, list):
-        for part in value:
-            yield from _leaves(part)
+def _pairs(given: Any, value: Any) -> Iterator[tuple[Any, Any]]:
+    """What was given and what it was read as; of lists each part, however deep."""
+    if isinstance(given, list) and isinstance(value, list | tuple):
+        for part, read in zip(given, value, strict=True):
+            yield from _pairs(part, read)
     else:
-        yield value
+        yield given, value
 
 
 class Augment(_Strict):

@@ -67,17 +67,22 @@ def saved_epochs(recipe: Recipe, out: Path) -> int:
 def check_parents(recipe: Recipe) -> None:
     """UserError, before any data are read, if weights that a recipe names are not there or do not fit."""
     for name in recipe.distill.teachers if recipe.distill else []:
-        try:
-            read_tensors(name)
-        except WeightsError as error:
-            first = "" if os.path.exists(locate(name)) else "; a teacher is trained before its student"
-            raise UserError(f"distill.teachers: {error}{first}") from error
+        _check_parent("distill.teachers", name)
     if recipe.init is not None:
-        _, header = read_tensors(recipe.init)
+        header = _check_parent("init", recipe.init)
         if header.width != recipe.width:
             raise UserError(f"init={recipe.init} has width {header.width}, the recipe {recipe.width}: they must agree")
         if header.preprocess != DEFAULT:
             raise UserError(f"init={recipe.init} was trained on pictures prepared in another way: {header.preprocess}")
+
+
+def _check_parent(key: str, name: str) -> Header:
+    try:
+        if not os.path.exists(locate(name)):
+            raise WeightsError(f"no weights file at {name}; they are trained before what learns from them")
+        return read_tensors(name)[1]
+    except WeightsError as error:
+        raise UserError(f"{key}: {error}") from error
 
 
 def train_run(

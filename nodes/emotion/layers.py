@@ -88,6 +88,7 @@ class Int8Layers(Layers):
         if not x.step:
             return self._round(super().convolution(x, name, scale).name, self._top(name))
         weight, bias = fold(self.tensors, name)
+        weight *= np.float32(scale)
         # A channel of next to no weight must still have room for its bias in 32 bits.
         least = np.abs(bias) / (x.step * 2**30)
         steps = np.maximum(np.abs(weight).max(axis=(1, 2, 3)) / WEIGHT_LEVELS, np.maximum(least, 1e-20))

@@ -82,14 +82,14 @@ def locate(path_or_name: str | Path) -> Path:
     WeightsError for a name that no packaged weights have.
     """
     text = os.fspath(path_or_name)
-    given = Path(text).expanduser()
     try:
+        given = Path(text).expanduser()
         if text and (text.endswith(SUFFIX) or given.name != text or given.is_file()):
             return given
         if text in available():
             return _PACKAGE_DATA / (text + SUFFIX)
-    except OSError as error:
-        raise WeightsError(f"cannot read {given}: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: of a home that nobody has
+        raise WeightsError(f"cannot read {text}: {getattr(error, 'strerror', None) or error}") from error
     raise WeightsError(f"no weights are called '{text}'{did_you_mean(text, available())}")
 
 

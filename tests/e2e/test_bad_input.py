@@ -121,6 +121,7 @@ def test_weights_that_are_none(tmp_path: Path, make, message: str):
 @pytest.mark.parametrize(
     ("node", "message"),
     [
+        ("emotion name=it weights=~nobody/x.safetensors", "it: cannot read ~nobody/x.safetensors: Could not determine"),
         ("emotion name=it weights=resnet8", "it: no weights are called 'resnet8'; did you mean 'resnet9'?"),
         ("videosink name=it location=out.webm codec=h264", "it: a .webm file holds no h264; it holds vp9"),
         (

@@ -245,10 +245,30 @@ def test_int8_leaves_a_gpu_alone(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_what_the_cpu_computes_in_is_what_torch_says():
-    assert cpu_computes_in("fp32")
-    assert cpu_computes_in("int8") or not torch.cpu._is_vnni_supported()
+    if torch.cpu._is_vnni_supported():  # it knows of that of AVX-512 alone
+        assert cpu_computes_in("int8")
     ours = cpu_computes_in("bf16")
     assert ours == bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@pytest.mark.parametrize(
+    ("flags", "bf16", "int8"),
+    [
+        ("avx avx2 fma", False, False),
+        ("avx512f avx512bw avx512_vnni", False, True),
+        ("avx2 avx_vnni", False, True),
+        ("avx512_bf16 avx512_vnni", True, True),
+        ("amx_bf16 amx_tile amx_int8", True, True),
+        ("fp asimd asimddp", False, True),
+        ("fp asimd", False, False),
+    ],
+)
+def test_a_cpu_computes_in_what_its_flags_say(
+    flags: str, bf16: bool, int8: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "cpuinfo").write_text(f"model name\t: avx_vnniless\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(backends, "_CPUINFO", tmp_path / "cpuinfo")
+    assert (cpu_computes_in("fp32"), cpu_computes_in("bf16"), cpu_computes_in("int8")) == (True, bf16, int8)
 
 
 @pytest.mark.parametrize("name", FASTEST_FIRST)

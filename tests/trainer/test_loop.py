@@ -1,17 +1,20 @@
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.compilers import nop
 
 from nodes.emotion.model import ResNet9
 from pipeline.errors import UserError
 from trainer import loop
 from trainer.augment import resize
-from trainer.checkpoint import load_checkpoint, write_whole
+from trainer.checkpoint import Checkpoint, load_checkpoint, write_whole
 from trainer.dataset import FaceSet
 from trainer.folders import PUBLIC, TRAINING
 from trainer.loop import Arrays, Progress, Run
@@ -221,14 +224,31 @@ def test_dynamos_limit_is_set_under_either_name(name: str) -> None:
     assert vars(config) == {name: 64}
 
 
-def test_where_compiling_fails_training_goes_on_without(faces: FaceSet) -> None:
-    def no_assembler(*_: object) -> None:
-        raise RuntimeError("no ptxas here")
+def no_assembler(*_: object) -> None:
+    raise RuntimeError("no ptxas here")
 
+
+def in_the_network(run: Run) -> None:
+    run._compile(backend=no_assembler)
+
+
+def in_the_teachers(run: Run) -> None:
+    run._compile(backend="eager")
+    run._ask_teachers = torch.compile(run.teachers, dynamic=False, backend=no_assembler)  # pyright: ignore[reportArgumentType]
+
+
+def in_the_way_back(run: Run) -> None:
+    run._compile(backend=aot_autograd(fw_compiler=nop, bw_compiler=no_assembler))
+
+
+@pytest.mark.parametrize("break_it", [in_the_network, in_the_teachers, in_the_way_back])
+def test_where_compiling_fails_training_goes_on_as_if_it_had_not_been_tried(
+    faces: FaceSet, break_it: Callable[[Run], None]
+) -> None:
     wanted, teacher = recipe(epochs=1, distill={"teachers": ["its own"]}), ResNet9(8)
     plain, run = (new_run(faces, wanted, [teacher]) for _ in range(2))
     plain.train(None)
-    run._compile(backend=no_assembler)
+    break_it(run)
     told: list[loop.Progress] = []
     run.train(None, told.append)
     remarks = [progress.remark for progress in told if progress.remark]
@@ -262,6 +282,15 @@ def test_a_checkpoint_of_something_else_is_refused(
     new_run(faces, recipe()).save(path)
     with pytest.raises(UserError, match=message):
         Run(recipe(**changes), *arrays(faces), inputs=inputs).resume(path)
+
+
+def test_a_checkpoint_that_says_whether_its_code_was_compiled_is_gone_on_with(faces: FaceSet, tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    run = new_run(faces, recipe())
+    old = Checkpoint(2, {**recipe().essence(), "compile": True}, run.inputs, [], {})
+    old.check_recipe(recipe().essence(), path)
+    with pytest.raises(UserError, match=r"another recipe \(lr differ\)"):
+        old.check_recipe(recipe(lr=0.02).essence(), path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None], ids=["empty", "foreign", "cut"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bench.record import commit
 from nodes.emotion.weights import load_weights, read_header, save_weights
 from nodes.preprocess import DEFAULT, LABELS
 from pipeline.errors import UserError
@@ -28,6 +30,7 @@ from trainer.session import (
     WEIGHTS,
     check_parents,
     forget_other_teachers,
+    git_commit,
     is_finished,
     train_run,
     train_seeds,
@@ -201,7 +204,26 @@ def test_first_weights_must_fit(few: FaceSet, trained: Path, tmp_path: Path) -> 
     for wanted in (recipe(init=str(broken)), recipe(distill=Distill(teachers=[str(broken)]))):
         with pytest.raises(UserError, match=r"broken.safetensors: classifier.bias has values that are not finite"):
             check_parents(wanted)
+    missing = f"{tmp_path}/none.safetensors"
+    for teacher, message in (
+        ("resnet8", "no weights are called 'resnet8'; did you mean 'resnet9'?"),
+        (missing, f"no weights file at {missing}; they are trained before what"),
+    ):
+        for key, wanted in (
+            ("init", recipe(init=teacher)),
+            ("distill.teachers", recipe(distill=Distill(teachers=[teacher]))),
+        ):
+            with pytest.raises(UserError, match=f"^{key}: {re.escape(message)}"):
+                check_parents(wanted)
     assert not out.exists()
+
+
+def test_a_copy_without_its_repository_says_what_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOGRAPH_COMMIT", "0123456789ab")
+    assert git_commit() != "0123456789ab"  # the repository knows better
+    assert commit() != "0123456789ab"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert git_commit() == commit() == "0123456789ab"
 
 
 def test_the_card_tells_of_the_run_and_not_of_a_recipe(few: FaceSet, trained: Path) -> None:

@@ -29,6 +29,7 @@ COMPUTES_IN: dict[BackendName, tuple[Precision, ...]] = {
     "torch": ("fp32", "bf16"),
 }
 
+_CPUINFO = Path("/proc/cpuinfo")
 _CPU_FLAGS: dict[Precision, tuple[str, ...]] = {
     "bf16": ("avx512_bf16", "amx_bf16"),
     "int8": ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"),
@@ -133,7 +134,7 @@ def cpu_computes_in(precision: Precision) -> bool:
     if precision == "fp32":
         return True
     try:
-        words = Path("/proc/cpuinfo").read_text().split()
+        words = _CPUINFO.read_text().split()
     except OSError:
         return False
     return not set(words).isdisjoint(_CPU_FLAGS[precision])
