@@ -176,7 +176,7 @@ def launch_graph(
 def _state(location: str) -> tuple[int, int] | None:
     """What changes when a file is written; None where there is none."""
     try:
-        found = Path(location).expanduser().stat()
+        found = os.stat(os.path.expanduser(location))
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns

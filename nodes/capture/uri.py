@@ -6,9 +6,9 @@ redacted text.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
@@ -64,7 +64,7 @@ def parse(uri: str) -> Place:
     scheme, separator, rest = uri.partition("://")
     scheme = scheme.lower()
     if not separator or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
-        return Place("path", str(Path(uri).expanduser()), shown)
+        return Place("path", os.path.expanduser(uri), shown)
     if scheme == "v4l2":
         return Place("camera", rest, rest)
     if scheme == "file":

@@ -101,7 +101,7 @@ class Display(Sink):
     def save(self) -> None:
         """Write the picture as it is, without notes; a folder that cannot be written to is no reason to stop."""
         at = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
-        path = Path(self.props.stills).expanduser() / f"{self._view.name}-{at}.png"
+        path = Path(os.path.expanduser(self.props.stills)) / f"{self._view.name}-{at}.png"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(cv2.imencode(".png", self._view.plain)[1].tobytes())

@@ -83,13 +83,13 @@ def locate(path_or_name: str | Path) -> Path:
     """
     text = os.fspath(path_or_name)
     try:
-        given = Path(text).expanduser()
+        given = Path(os.path.expanduser(text))
         if text and (text.endswith(SUFFIX) or given.name != text or given.is_file()):
             return given
         if text in available():
             return _PACKAGE_DATA / (text + SUFFIX)
-    except (OSError, RuntimeError) as error:  # RuntimeError: of a home that nobody has
-        raise WeightsError(f"cannot read {text}: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise WeightsError(f"cannot read {text}: {error.strerror}") from error
     raise WeightsError(f"no weights are called '{text}'{did_you_mean(text, available())}")
 
 

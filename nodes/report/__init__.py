@@ -7,6 +7,7 @@ gets it with `emograph launch GRAPH --report talk.html`. Needs no pixels; keeps 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,10 @@ class Report(Sink):
 
     @classmethod
     def writes(cls, props: Report.Properties, streams: list[str]) -> list[Path]:
-        return [Path(props.location).expanduser()]
+        return [Path(os.path.expanduser(props.location))]
 
     def open(self) -> None:
-        self._path = Path(self.props.location).expanduser()
+        self._path = Path(os.path.expanduser(self.props.location))
         self._check()
         self._cameras = {name: Camera(name, self.props.thumbnails) for name in self.streams}
         self._begin = time.time_ns()

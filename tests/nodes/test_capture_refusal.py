@@ -20,6 +20,7 @@ from tests.nodes.films import film
 
 REFUSED = {
     "missing": (lambda t: t / "x.mp4", "no such file '{}'"),
+    "no home": (lambda t: "~no-one/x.mp4", "no such file '{}'"),
     "empty": (lambda t: write(t / "x.mp4", b""), "'{}' is not a video that can be decoded"),
     "text": (lambda t: write(t / "x.mp4", b"some text\n" * 9999), "'{}' is not a video that can be decoded"),
     "terminal art": (lambda t: write(t / "x.txt", b"some text\n" * 9999), "'{}' is not a video that can be decoded"),
