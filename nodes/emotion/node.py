@@ -39,8 +39,8 @@ class Emotion(BatchTransform):
         precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
             "auto",
             description="of the computing; auto: fp32 on a CPU, bf16 on a GPU. On a CPU that has it bf16 is twice as"
-            " fast or more and moves probabilities by less than 0.03; int8 (VNNI) is three times as fast or more, and"
-            " moves them by less than 0.1",
+            " fast or more and moves probabilities by less than 0.03; int8 (VNNI) is about three times as fast or more,"
+            " and moves them by less than 0.1",
         )
         max_batch: int = Field(64, ge=1, le=4096, description="faces in one call, at most")
         max_wait: Seconds = Field(0.0, description="how long a partial batch waits for more faces")
@@ -212,7 +212,7 @@ class Emotion(BatchTransform):
         ways = ["weights: resnet9-s is a quarter of the work"] if self.props.weights == "resnet9" else []
         in_fp32 = self.props.precision in ("auto", "fp32") and self._where.startswith("the CPU")
         if in_fp32 and int8_can_be_had(self.props.backend):
-            ways.append("precision: int8 is three times as fast or more")
+            ways.append("precision: int8 is faster, with nearly the same answers")
         if not self.props.reclassify_interval:
             ways.append("reclassify_interval: 200ms classifies a face that looks the same less often")
         cure = "; ".join(ways) or "give the cameras a lower fps"
