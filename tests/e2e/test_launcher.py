@@ -172,7 +172,7 @@ def test_duration_trace_and_set(tmp_path: Path, env: dict[str, str]):
         (("check", "numbers ! work dealy=1 ! nothing"), "did you mean 'delay'?"),
         (("inspect", "numberz"), "did you mean 'numbers'?"),
         (("graph", "numbers ! nothing", "--format", "pdf"), "unknown format 'pdf'"),
-        (("launch", "numbers window=200000 ! nothing"), "less than or equal to 4096"),
+        (("launch", "numbers window=200000 ! nothing"), "it must be at most 4096"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_1(env: dict[str, str], arguments: tuple[str, ...], message: str):
