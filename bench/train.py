@@ -28,7 +28,7 @@ from bench.record import ROOT, Result, Settings, middle
 from nodes.emotion.model import ResNet9
 from pipeline.errors import UserError
 from trainer.allocator import keep_freed_memory
-from trainer.loop import Arrays, Progress, Run, computes_in_bf16
+from trainer.loop import Arrays, Run, computes_in_bf16
 from trainer.prepare import pick_device
 from trainer.recipe import Recipe, load_recipe
 
@@ -38,6 +38,8 @@ PICTURES = {"cpu": 256, "cuda": 8192}
 EPOCH = 28_709
 """Pictures in FER2013's Training split."""
 WIDTHS = (32, 64)
+Epoch = tuple[float, str]
+"""Images/s, and what the trainer remarked; empty for nothing. Code that could not be compiled is slower."""
 
 
 def contestants(settings: Settings) -> list[str]:
@@ -60,8 +62,10 @@ def run(settings: Settings) -> Result:
         try:
             for turn in range(settings.runs + 1):  # in turns, so that a slow moment of the machine hits all alike
                 for name, process in going.items():
-                    speed = process.epoch()
+                    speed, remark = process.epoch()
                     speeds[name] += [speed] if turn else []
+                    if remark:
+                        result.notes.append(f"Width {width}, {name}: {remark}.")
         finally:
             for process in going.values():
                 process.end()
@@ -82,7 +86,7 @@ def run(settings: Settings) -> Result:
     return result
 
 
-def _way(name: str, recipe: Recipe) -> tuple[Callable[..., Iterator[float]], Recipe]:
+def _way(name: str, recipe: Recipe) -> tuple[Callable[..., Iterator[Epoch]], Recipe]:
     """What a contestant runs. Beside the recipe it takes pictures, labels and the device."""
     if name == PEER:
         return _usual, recipe
@@ -92,7 +96,7 @@ def _way(name: str, recipe: Recipe) -> tuple[Callable[..., Iterator[float]], Rec
 class _Apart:
     """A contestant in a process of its own, since what it sets there (malloc, threads) is the whole process's."""
 
-    def __init__(self, way: Callable[..., Iterator[float]], *given: Any) -> None:
+    def __init__(self, way: Callable[..., Iterator[Epoch]], *given: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         # No daemon: these may have no processes of their own, and the usual loop needs them.
@@ -100,49 +104,40 @@ class _Apart:
         self._process.start()
         theirs.close()
 
-    def epoch(self) -> float:
-        """Images/s of one epoch more. UserError if the process died."""
+    def epoch(self) -> Epoch:
+        """One epoch more. UserError if the process died."""
         try:
             self._pipe.send(True)
-            found = self._pipe.recv()
+            return self._pipe.recv()
         except (EOFError, OSError):
             raise UserError("a process that trains for the comparison died") from None
-        if isinstance(found, UserError):
-            raise found
-        return found
 
     def end(self) -> None:
         self._pipe.close()
         self._process.join()
 
 
-def _serve(pipe: Connection, way: Callable[..., Iterator[float]], given: tuple[Any, ...]) -> None:
+def _serve(pipe: Connection, way: Callable[..., Iterator[Epoch]], given: tuple[Any, ...]) -> None:
     epochs = way(*given)
     try:
         while pipe.recv():
             pipe.send(next(epochs))
-    except UserError as error:
-        pipe.send(error)
     except EOFError:
         return  # nobody asks any more
 
 
-def _ours(recipe: Recipe, images: np.ndarray, labels: np.ndarray, device: torch.device) -> Iterator[float]:
-    """Images/s of one epoch after the other."""
+def _ours(recipe: Recipe, images: np.ndarray, labels: np.ndarray, device: torch.device) -> Iterator[Epoch]:
+    """One epoch after the other."""
+    remarks: list[str] = []
     if device.type == "cpu":
         keep_freed_memory()
     data = Arrays(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
     few = Arrays(data.images[:8], data.labels[:8])
     training = Run(recipe, data, few, {})
     while True:
-        training._train_epoch(_all_or_nothing)  # `train` would go on to the last one
-        yield training.history[-1]["images_per_second"]
-
-
-def _all_or_nothing(progress: Progress) -> None:
-    """Training goes on where its code cannot be compiled; a benchmark of that would be one of something else."""
-    if progress.remark:
-        raise UserError(progress.remark)
+        remarks.clear()
+        training._train_epoch(lambda p: remarks.append(p.remark))  # `train` would go on to the last one
+        yield training.history[-1]["images_per_second"], " ".join(filter(None, remarks))
 
 
 class _Pictures(Dataset):
@@ -167,7 +162,7 @@ class _Pictures(Dataset):
         return self.transform(self.images[index]), int(self.labels[index])
 
 
-def _usual(recipe: Recipe, images: np.ndarray, labels: np.ndarray, device: torch.device) -> Iterator[float]:
+def _usual(recipe: Recipe, images: np.ndarray, labels: np.ndarray, device: torch.device) -> Iterator[Epoch]:
     """Images/s of one epoch after the other."""
     net = ResNet9(recipe.width).to(device, memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     on_gpu = device.type == "cuda"
@@ -195,7 +190,7 @@ def _usual(recipe: Recipe, images: np.ndarray, labels: np.ndarray, device: torch
             schedule.step()
         if on_gpu:
             torch.cuda.synchronize(device)
-        yield len(images) / (time.perf_counter() - started)
+        yield len(images) / (time.perf_counter() - started), ""
 
 
 def _workers() -> int:

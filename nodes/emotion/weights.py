@@ -82,26 +82,27 @@ def locate(path_or_name: str | Path) -> Path:
     WeightsError for a name that no packaged weights have.
     """
     text = os.fspath(path_or_name)
-    try:
-        given = Path(os.path.expanduser(text))
-        if text and (text.endswith(SUFFIX) or given.name != text or given.is_file()):
-            return given
-        if text in available():
-            return _PACKAGE_DATA / (text + SUFFIX)
-    except OSError as error:
-        raise WeightsError(f"cannot read {text}: {error.strerror}") from error
+    given = Path(os.path.expanduser(text))
+    if text and (text.endswith(SUFFIX) or given.name != text or _is_file(given)):
+        return given
+    if text in available():
+        return _PACKAGE_DATA / (text + SUFFIX)
     raise WeightsError(f"no weights are called '{text}'{did_you_mean(text, available())}")
 
 
 def find_weights(path_or_name: str | Path) -> Path:
     """The file of a packaged name or of a path; WeightsError if there is none."""
     path = locate(path_or_name)
+    if not _is_file(path):
+        raise WeightsError(f"no weights file at {path}")
+    return path
+
+
+def _is_file(path: Path) -> bool:
     try:
-        if path.is_file():
-            return path
+        return path.is_file()
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror}") from error
-    raise WeightsError(f"no weights file at {path}")
 
 
 def read_header(path_or_name: str | Path) -> Header:

@@ -44,18 +44,21 @@ def test_training_is_measured_on_the_device_asked_for(monkeypatch: pytest.Monkey
             device = given[-1]
             assert isinstance(device, torch.device)
             asked.append((way, recipe.precision, device))
+            self.remarks = ["not compiled"] if recipe.precision == "bf16" else []
 
-        def epoch(self) -> float:
-            return 1.0
+        def epoch(self) -> train.Epoch:
+            return 1.0, self.remarks.pop() if self.remarks else ""
 
         def end(self) -> None: ...
 
     monkeypatch.setattr(train, "_Apart", Apart)
     monkeypatch.setattr(train, "computes_in_bf16", lambda *_: True)
-    train.run(Settings(runs=1, device="cuda:1"))
+    result = train.run(Settings(runs=1, device="cuda:1"))
     place = torch.device("cuda:1")
     wanted = [(train._usual, "auto", place), (train._ours, "fp32", place), (train._ours, "bf16", place)]
     assert asked == wanted * len(train.WIDTHS)
+    told = [note for note in result.notes if note.endswith("emograph bf16: not compiled.")]
+    assert [note.partition(",")[0] for note in told] == [f"Width {width}" for width in train.WIDTHS]
 
 
 def test_a_process_that_trains_and_dies_is_noticed():
