@@ -63,7 +63,7 @@ class Settings:
             parts.append(self.device)
         if self.only:
             parts += ["only", *self.only]
-        return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-")
+        return slug("-".join(parts))
 
 
 @dataclass
@@ -91,11 +91,14 @@ class Result:
     def write(self, settings: Settings, folder: Path = RESULTS) -> Path:
         """Write a dated JSON file and the same as Markdown; returns the Markdown's path.
 
-        Only a result of the same day, device and contestants is replaced.
+        Only a result of the same day, device, contestants and machine is replaced: where another machine's has the
+        name, this one's says its processor as well.
         """
         folder.mkdir(parents=True, exist_ok=True)
         found = finite(self.as_dict(settings))
         stem = f"{found['date'][:10]}-{settings.file_name(self.name)}"
+        if _processor_in(folder / f"{stem}.json") not in (None, found["machine"]["processor"]):
+            stem += "-" + slug(found["machine"]["processor"]).lower()
         (folder / f"{stem}.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
         path = folder / f"{stem}.md"
         path.write_text(markdown(found))
@@ -120,6 +123,19 @@ def markdown(found: dict[str, Any]) -> str:
     lines += [f"- {note}" for note in found["notes"]]
     lines += [f"- Not measured: {what}" for what in found["skipped"]]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def slug(words: str) -> str:
+    """Words as a part of a file's name."""
+    return re.sub(r"[^\w.]+", "-", words).strip("-")
+
+
+def _processor_in(result: Path) -> str | None:
+    """The processor that a saved result names, None where there is no such file."""
+    try:
+        return json.loads(result.read_text())["machine"]["processor"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def cell(value: Any) -> str:

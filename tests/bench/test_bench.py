@@ -82,6 +82,16 @@ def test_results_of_another_device_or_of_a_part_have_files_of_their_own(tmp_path
     assert len(list(tmp_path.iterdir())) == 8
 
 
+def test_a_result_of_another_machine_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for processor in ("Intel(R) Xeon(R)", "AMD EPYC", "Intel(R) Xeon(R)", "AMD EPYC"):
+        monkeypatch.setattr("bench.record.machine", lambda processor=processor: {"processor": processor})
+        result = Result("classify")
+        result.add("t", contestant=processor)
+        page = result.write(Settings(), tmp_path)
+        assert f"| {processor} |" in page.read_text()
+    assert {path.stem[len("2026-11-25-") :] for path in tmp_path.iterdir()} == {"classify", "classify-amd-epyc"}
+
+
 def test_the_peers_python_is_asked_for_the_peers_versions(tmp_path: Path):
     package = tmp_path / "fer-22.5.1.dist-info"
     package.mkdir()
