@@ -17,6 +17,8 @@ from pydantic import ConfigDict, Field
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The classes of FER2013 in the data set's own order: index = class number."""
+UNCERTAIN = "uncertain"
+"""The label of a face of which no class is probable enough."""
 
 
 @dataclass(frozen=True, slots=True)

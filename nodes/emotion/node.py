@@ -18,10 +18,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from nodes.emotion.backends import Backend, conflict, int8_can_be_had, load
 from nodes.emotion.busy import ALWAYS, Busy
 from nodes.emotion.memory import Answer, Memory
-from nodes.preprocess import DEFAULT
+from nodes.preprocess import DEFAULT, UNCERTAIN
 from pipeline import BatchTransform, Buffer, Properties, Region, Seconds, UserError, pad
-
-UNCERTAIN = "uncertain"
 
 
 class Emotion(BatchTransform):

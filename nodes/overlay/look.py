@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nodes.lettering import CAP, DARK, LIGHT, Colour, text_size
+from nodes.preprocess import UNCERTAIN
 
 
 def _bgr(hexadecimal: str) -> Colour:
@@ -20,7 +21,7 @@ COLOURS: dict[str, Colour] = {
     "sad": _bgr("3A5BD0"),
     "surprise": _bgr("EA8E0C"),
     "neutral": _bgr("D6F3F5"),
-    "uncertain": _bgr("545058"),
+    UNCERTAIN: _bgr("545058"),
 }
 """Okabe and Ito's palette for all kinds of colour vision (jfly.uni-koeln.de/color, 2008) and two greys, moved apart
 until every two labels differ by 20 or more in CIELAB for normal, protan, deutan and tritan sight (as simulated by

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from nodes.preprocess import UNCERTAIN
 
 Snapshot = dict[str, Any]
 
@@ -47,9 +49,17 @@ def cameras_away(snapshot: Snapshot | None) -> dict[str, dict[str, Any]]:
 class Exposition:
     """A prometheus_client collector: the families of one scrape."""
 
-    def __init__(self, snapshot: Snapshot | None, healthy: bool, faces: dict[str, Any], own: dict[str, int]) -> None:
-        """faces: as History has them. own: the node's own figures: viewers, pictures."""
+    def __init__(
+        self,
+        snapshot: Snapshot | None,
+        healthy: bool,
+        faces: dict[str, Any],
+        labels: Sequence[str],
+        own: dict[str, int],
+    ) -> None:
+        """faces, labels: as History has them. own: the node's own figures: viewers, pictures."""
         self._snapshot, self._healthy, self._faces, self._own = snapshot, healthy, faces, own
+        self._expressions = [*labels, UNCERTAIN, "none"] if labels else ["none"]
 
     def registry(self) -> CollectorRegistry:
         registry = CollectorRegistry(auto_describe=False)
@@ -72,8 +82,11 @@ class Exposition:
             "emograph_faces_in_view", "Faces in the newest frame, by shown expression", labels=("camera", "expression")
         )
         for camera, seen in self._faces.items():
-            for label, count in Counter(face["label"] or "none" for face in seen["faces"]).items():
-                family.add_metric((camera, label), count)
+            # With those that nobody shows: a series that comes and goes has an average of its peaks alone.
+            count = Counter(dict.fromkeys(self._expressions, 0))
+            count.update(face["label"] or "none" for face in seen["faces"])
+            for label, number in count.items():
+                family.add_metric((camera, label), number)
         return family
 
     def _run(self, snapshot: Snapshot) -> Iterator[Metric]:

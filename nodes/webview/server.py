@@ -70,9 +70,9 @@ def application(hub: Hub, guard: Callable[[ASGIApp], ASGIApp]) -> ASGIApp:
 
     async def metrics(request: Request) -> Response:
         healthy, _ = health(hub.snapshot, hub.snapshot_age)
-        _, _, faces = hub.feed.in_view()
+        _, labels, faces = hub.feed.in_view()
         own = {"viewers": len(hub.pages), "pictures": hub.pictures.encoded}
-        text = generate_latest(Exposition(hub.snapshot, healthy, faces, own).registry())
+        text = generate_latest(Exposition(hub.snapshot, healthy, faces, labels, own).registry())
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"})
 
     async def healthz(request: Request) -> Response:

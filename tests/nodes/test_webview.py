@@ -454,6 +454,8 @@ def test_metrics_are_what_prometheus_reads(tmp_path: Path):
         ("emograph_process_restarts_total", "faces"): 0,
         ("emograph_faces_in_view", "door", "happy"): 2,
         ("emograph_faces_in_view", "door", "none"): 1,
+        ("emograph_faces_in_view", "door", "angry"): 0,
+        ("emograph_faces_in_view", "door", "uncertain"): 0,
         ("emograph_webview_pictures_total",): 0,
         ("emograph_healthy",): 1,
     }
