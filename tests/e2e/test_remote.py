@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,10 @@ import numpy as np
 
 from pipeline import subscribe
 from tests.support.command import emograph, environment, started, wait_until, workers
+from tests.support.host import free_endpoint
 
 FRAMES = 30
 COMPLETE = {"captured": FRAMES, "delivered": FRAMES, "dropped": [], "in_flight": 0}
-
-
-def free_endpoint() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
 def graph(folder: Path, name: str, mode: str, nodes: dict[str, dict[str, Any]], links: list[str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 from pathlib import Path
 
 import pandas
@@ -15,6 +14,7 @@ from nodes.preprocess import LABELS
 from pipeline.supervisor import Supervisor
 from tests.support.command import emograph, started, wait_until
 from tests.support.graphs import run_graph
+from tests.support.host import free_endpoint
 
 GRAPH = """
 mode: lossless
@@ -28,12 +28,6 @@ nodes:
 links:
   - [door, desk, nobody] ! faces ! mood ! events
 """
-
-
-def free_endpoint() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
 def read(path: Path) -> pandas.DataFrame:

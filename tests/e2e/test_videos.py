@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections import defaultdict
 from pathlib import Path
@@ -14,17 +13,12 @@ import pytest
 from pipeline import Event, subscribe
 from tests.support.command import emograph
 from tests.support.graphs import VIDEOS
+from tests.support.host import free_port
 
 FRAMES = {"book.mkv": 109, "help.mkv": 58, "no.mkv": 66, "thanks.mkv": 51, "walking.mp4": 41}
 SIGNING = ("book", "help", "no", "thanks")
 
 pytestmark = pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"the test videos are not here ({VIDEOS})")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Subscriber(threading.Thread):

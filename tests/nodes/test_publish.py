@@ -1,88 +1,19 @@
-"""`publish` with real sockets: what is told, to whom, and that nobody can slow it down or bring it down."""
+"""`publish` with real sockets: what is told, and to whom."""
 
-import os
-import resource
-import socket
-import stat
-import threading
+from __future__ import annotations
+
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
 import zmq
 
-from nodes import publish
-from nodes.publish import Publish
-from pipeline import Event, GraphError, Harness, Region, UserError, subscribe
-from pipeline.subscription import Subscription
+from pipeline import Harness, Region, subscribe
+from tests.nodes.publishing import brief, drain, endpoint, face, join, publishing
+from tests.support.host import patiently
 
-ANY_PORT = "tcp://127.0.0.1:*"
-
-
-def face(label: str | None = "happy", track: int | None = 1, probability: float = 0.75) -> Region:
-    if label is None:
-        return Region((10, 20, 30, 40), track=track)
-    scores = {label: probability, "neutral": 1 - probability}
-    return Region((10, 20, 30, 40), 0.5, track, label, scores, raw={label: 1.0, "neutral": 0.0})
-
-
-@contextmanager
-def publishing(streams: tuple[str, ...] = ("door",), lossless: bool = False, **properties) -> Iterator[Harness]:
-    properties = {"endpoint": ANY_PORT, **properties}
-    with Harness(Publish(name="events", **properties), streams=streams, lossless=lossless) as h:
-        yield h
-
-
-def endpoint(h: Harness) -> str:
-    assert isinstance(h.node, Publish)
-    return h.node.endpoint
-
-
-def patiently(condition: Callable[[], Any], meanwhile: Callable[[], Any]) -> None:
-    """Do `meanwhile` until `condition`; what takes half a minute never comes."""
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        meanwhile()
-
-
-def join(h: Harness, cameras=None, kinds=None) -> Subscription:
-    """A subscriber that the node has answered; there must be something to answer with."""
-    events = subscribe(endpoint(h), cameras, kinds, timeout=5)
-    patiently(lambda: events._socket.poll(10), h.tick)
-    return events
-
-
-def narrow(context: zmq.Context, prefix: str, target: str) -> zmq.Socket:
-    """A subscriber for which next to nothing fits into the network's buffers: events queue up in the node."""
-    peer = context.socket(zmq.SUB)
-    peer.setsockopt(zmq.RCVHWM, 5)
-    peer.setsockopt(zmq.RCVBUF, 300_000)
-    peer.subscribe(prefix)
-    peer.connect(target)
-    return peer
-
-
-def drain(events: Subscription, until: str = "ended") -> list[Event]:
-    """All events up to and with the first whose `what` is `until`."""
-    got = []
-    for event in events:
-        got.append(event)
-        if event.what == until:
-            break
-    return got
-
-
-def brief(events: list[Event]) -> list[tuple]:
-    return [(e.kind, e.what, e.track, e.label, e.snapshot) for e in events]
-
-
-# What is told ----------------------------------------------------------------------------------------------
+# What is told -----------------------------------------------------------------------------------------------
 
 
 def test_tells_what_is_seen_and_what_changes():
@@ -177,7 +108,7 @@ def test_cameras_are_told_apart():
     ]
 
 
-# Who left, and when ----------------------------------------------------------------------------------------
+# Who left, and when -----------------------------------------------------------------------------------------
 
 
 def empty_frames(h: Harness) -> None:
@@ -240,7 +171,7 @@ def test_a_lossless_graph_takes_its_time():
     assert told[-2].duration == 0.4
 
 
-# Status ----------------------------------------------------------------------------------------------------
+# Status -----------------------------------------------------------------------------------------------------
 
 
 def test_status_is_told_when_it_is_news():
@@ -269,7 +200,7 @@ def test_status_is_told_when_it_is_news():
     ]
 
 
-# Late joiners ----------------------------------------------------------------------------------------------
+# Late joiners -----------------------------------------------------------------------------------------------
 
 SNAPSHOT = {
     "door/status": [("status", "up", None, None, True)],
@@ -349,264 +280,3 @@ def test_who_was_there_before_is_not_disturbed_by_joiners():
         last = event["sequence"]
         if event["snapshot"]:
             assert [t["track"] for t in event["tracks"]] == list(range(1, last + 1))
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-# Slow, stuck and hostile peers -----------------------------------------------------------------------------
-
-
-def test_a_stuck_subscriber_costs_nobody_anything_but_itself():
-    count, crowd = 2500, [face(track=n) for n in range(40)]  # about 6 kB an event, 15 MB in all
-    with publishing(hwm=50) as h:
-        h.push(regions=crowd)
-        context = zmq.Context()
-        stuck = narrow(context, "emotion/door/observation", endpoint(h))
-        with context, stuck, join(h, kinds="observation") as awake:
-            patiently(lambda: stuck.poll(10), h.tick)
-            stuck_first = msgpack.unpackb(stuck.recv_multipart()[1])
-            memory = resident()
-            read = 1
-            next(awake)
-            for number in range(2, count + 1):
-                h.push(regions=crowd)
-                while number - read > 20:  # it reads along, a little behind
-                    read = next(awake).sequence
-            while read < count:
-                read = next(awake).sequence
-            assert awake.lost == 0
-            assert resident() - memory < 8e6  # the stuck one's queue is bounded
-            # It wakes up: a few old events, then a gap that its numbers show.
-            got: list[int] = []
-
-            def wake() -> None:
-                if stuck.poll(100):
-                    got.append(msgpack.unpackb(stuck.recv_multipart()[1])["sequence"])
-                else:
-                    h.push(regions=crowd)
-
-            patiently(lambda: got and got[-1] > count, wake)
-    assert stuck_first["snapshot"]
-    assert got == sorted(set(got))
-    assert got[:40] == list(range(2, 42))
-    assert len(got) < count
-
-
-def raw_bytes(target: str) -> None:
-    host, port = target.removeprefix("tcp://").split(":")
-    for data in (
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"\x00" * 5000,
-        os.urandom(2000),
-        b"\xff" + b"\x00" * 8 + b"\x7f",
-    ):
-        with socket.create_connection((host, int(port))) as peer:
-            peer.sendall(data)
-
-
-def wrong_messages(target: str) -> None:
-    with zmq.Context() as context, context.socket(zmq.XSUB) as peer:
-        peer.connect(target)
-        peer.send(b"\x01emotion/")
-        peer.recv_multipart()  # answered: the connection stands
-        peer.send_multipart([b"\x01emotion/door", b"more"])
-        for _ in range(300):
-            peer.send(b"hello")
-        peer.send(b"\x02" * 1000)
-
-
-def endless_topic(target: str) -> None:
-    with zmq.Context() as context, context.socket(zmq.XSUB) as peer:
-        peer.linger = 100
-        peer.connect(target)
-        peer.send(b"\x01" + b"emotion/" * 1000)
-
-
-@pytest.mark.parametrize("attack", [raw_bytes, wrong_messages, endless_topic])
-def test_garbage_from_a_peer_is_ignored(attack):
-    with publishing(observations=False) as h:
-        h.push(regions=[face()])
-        with join(h) as events:
-            peer = threading.Thread(target=attack, args=(endpoint(h),))
-            peer.start()
-            while peer.is_alive():
-                h.tick()
-                peer.join(0.01)
-            h.tick()
-            if attack is wrong_messages:
-                patiently(lambda: len(h.metrics.get("garbage", [])) == 302, h.tick)
-            h.push(regions=[face(), face(track=2)])
-            h.mark("eos")
-            told = drain(events)
-    assert [e.what for e in told if e.kind == "change"] == ["present", "appeared", "left", "left"]
-    assert [e.lost for e in told] == [0] * len(told)
-    if attack is wrong_messages:
-        warnings = [text for level, text in h.logs if level == "warning"]
-        assert warnings == ["a peer sent something that is no subscription; it is ignored"]
-
-
-@pytest.mark.parametrize("kind", [b"\x01", b"\x02"], ids=["a subscription", "anything else"])
-def test_a_message_that_is_too_long_ends_its_senders_connection(kind: bytes):
-    with publishing() as h, zmq.Context() as context, context.socket(zmq.XSUB) as peer:
-        peer.linger = 0
-        monitor = peer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        peer.connect(endpoint(h))
-        peer.send(b"\x01emotion/")
-        peer.send(kind + bytes(1000))
-        assert not monitor.poll(300)
-        peer.send(kind + bytes(1100))
-        assert monitor.poll(10_000)
-        peer.disable_monitor()
-
-
-# The endpoint ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ("nonsense", "events: property 'endpoint' of publish is 'nonsense': 'nonsense' is not an endpoint such as"),
-        ("tcp://127.0.0.1", "is not an endpoint"),
-        ("tcp://127.0.0.1:x", "is not an endpoint"),
-        ("tcp://127.0.0.1:70000", "a port is at most 65535"),
-        ("udp://127.0.0.1:5556", "is not an endpoint"),
-        ("ipc://*", "is not an endpoint"),
-    ],
-)
-def test_a_malformed_endpoint_is_found_before_the_start(wrong, message):
-    with pytest.raises(GraphError) as error:
-        Publish(name="events", endpoint=wrong)
-    assert message in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ("tcp://no-such-host.invalid:5556", "no such device"),
-        ("tcp://203.0.113.7:5556", "cannot assign requested address"),
-        ("ipc:///no/such/folder/events", "no such file or directory"),
-        ("ipc:///tmp/" + "x" * 120, "file name too long"),
-    ],
-)
-def test_what_cannot_be_bound_is_one_line(wrong, message):
-    with pytest.raises(UserError) as error:
-        Harness(Publish(name="events", endpoint=wrong))
-    assert str(error.value) == f"events: cannot bind {wrong}: {message}"
-
-
-@pytest.fixture(params=["tcp", "ipc"])
-def place(request, tmp_path):
-    if request.param == "ipc":
-        return f"ipc://{tmp_path}/events"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-
-
-def test_an_endpoint_in_use_is_refused_and_its_owner_goes_on(place):
-    with publishing(endpoint=place) as h:
-        h.push(regions=[face()])
-        node = Publish(name="other", endpoint=place)
-        with pytest.raises(UserError, match=f"^other: cannot bind {place}: address already in use") as caught:
-            Harness(node)
-        way_out = "; `endpoint: tcp://127.0.0.1:*` takes a free port"
-        assert str(caught.value).endswith(way_out if place.startswith("tcp") else "in use")
-        node.close()
-        with join(h) as events:
-            assert next(events).what == "up"
-
-
-def test_subscribers_survive_a_restart_on_the_same_endpoint(place):
-    with publishing(endpoint=place, observations=False) as h:
-        h.push(regions=[face(track=1)])
-        events = join(h)
-        first = [next(events), next(events)]
-    if place.startswith("ipc"):
-        assert not Path(place.removeprefix("ipc://")).exists()
-    with events, publishing(endpoint=place, observations=False) as h:
-        h.push(regions=[face(track=1), face(track=2)])
-        again: list[Event] = []
-
-        def read() -> None:
-            h.tick()
-            again.extend(filter(None, [events.receive(0.02)]))
-
-        patiently(lambda: len(again) == 3, read)
-    assert [(e.what, e.track, e.lost) for e in again] == [("up", None, 0), ("present", 1, 0), ("present", 2, 0)]
-    assert again[0].run != first[0].run
-
-
-def test_the_socket_file_of_a_killed_run_is_taken_over(tmp_path):
-    path = tmp_path / "events"
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(path))
-    assert stat.S_ISSOCK(path.stat().st_mode)
-    with publishing(endpoint=f"ipc://{path}") as h:
-        h.push(regions=[])
-        with join(h) as events:
-            assert next(events).what == "up"
-
-
-def test_a_file_in_the_way_is_not_deleted(tmp_path):
-    path = tmp_path / "thesis.txt"
-    path.write_text("years of work")
-    with pytest.raises(UserError, match=f"cannot bind ipc://{path}: file exists"):
-        Harness(Publish(name="events", endpoint=f"ipc://{path}"))
-    assert path.read_text() == "years of work"
-
-
-@pytest.mark.parametrize(
-    ("where", "warns"),
-    [
-        ("tcp://*:*", True),
-        ("tcp://0.0.0.0:*", True),
-        ("tcp://127.0.0.1:*", False),
-        ("tcp://localhost:*", False),
-        ("ipc://@emograph-test-abstract", False),
-    ],
-)
-def test_warns_where_strangers_can_read(where, warns):
-    with publishing(endpoint=where) as h:
-        warnings = [text for level, text in h.logs if level == "warning"]
-    assert bool(warnings) == warns
-    assert all("can be read by anybody" in text for text in warnings)
-
-
-def test_close_sends_what_is_queued(monkeypatch):
-    monkeypatch.setattr(publish, "_LINGER_MS", publish._LINGER_MS * 60)  # however busy the machine is
-    count, crowd = 1200, [face(track=n) for n in range(40)]
-    with zmq.Context() as context:
-        got: list[list[bytes]] = []
-        with publishing(hwm=2 * count) as h:
-            h.push(regions=crowd)
-            peer = narrow(context, "emotion/door/observation", endpoint(h))
-            patiently(lambda: peer.poll(10), h.tick)
-            for _ in range(count):
-                h.push(regions=crowd)
-
-            def read() -> None:
-                while peer.poll(1000):
-                    got.append(peer.recv_multipart())
-
-            reader = threading.Thread(target=read)
-            reader.start()
-        reader.join()
-        peer.close()
-    assert len(got) == 1 + count
-
-
-def test_close_waits_for_nobody_for_long():
-    context = zmq.Context()
-    with context, publishing() as h:
-        h.push(regions=[face()])
-        with narrow(context, "emotion/", endpoint(h)) as stuck:
-            patiently(lambda: stuck.poll(10), h.tick)
-            for _ in range(1500):
-                h.push(regions=[face(track=n) for n in range(40)])
-            closing = threading.Thread(target=h.node.close)
-            closing.start()
-            closing.join(10)
-            assert not closing.is_alive()

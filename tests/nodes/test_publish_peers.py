@@ -1,0 +1,117 @@
+"""`publish` with slow, stuck and hostile peers: nobody can slow it down or bring it down."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+import msgpack
+import pytest
+import zmq
+
+from tests.nodes.publishing import drain, endpoint, face, join, narrow, publishing
+from tests.support.host import patiently, resident
+
+
+def test_a_stuck_subscriber_costs_nobody_anything_but_itself():
+    count, crowd = 2500, [face(track=n) for n in range(40)]  # about 6 kB an event, 15 MB in all
+    with publishing(hwm=50) as h:
+        h.push(regions=crowd)
+        context = zmq.Context()
+        stuck = narrow(context, "emotion/door/observation", endpoint(h))
+        with context, stuck, join(h, kinds="observation") as awake:
+            patiently(lambda: stuck.poll(10), h.tick)
+            stuck_first = msgpack.unpackb(stuck.recv_multipart()[1])
+            memory = resident()
+            read = 1
+            next(awake)
+            for number in range(2, count + 1):
+                h.push(regions=crowd)
+                while number - read > 20:  # it reads along, a little behind
+                    read = next(awake).sequence
+            while read < count:
+                read = next(awake).sequence
+            assert awake.lost == 0
+            assert resident() - memory < 8e6  # the stuck one's queue is bounded
+            # It wakes up: a few old events, then a gap that its numbers show.
+            got: list[int] = []
+
+            def wake() -> None:
+                if stuck.poll(100):
+                    got.append(msgpack.unpackb(stuck.recv_multipart()[1])["sequence"])
+                else:
+                    h.push(regions=crowd)
+
+            patiently(lambda: got and got[-1] > count, wake)
+    assert stuck_first["snapshot"]
+    assert got == sorted(set(got))
+    assert got[:40] == list(range(2, 42))
+    assert len(got) < count
+
+
+def raw_bytes(target: str) -> None:
+    host, port = target.removeprefix("tcp://").split(":")
+    for data in (
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x00" * 5000,
+        os.urandom(2000),
+        b"\xff" + b"\x00" * 8 + b"\x7f",
+    ):
+        with socket.create_connection((host, int(port))) as peer:
+            peer.sendall(data)
+
+
+def wrong_messages(target: str) -> None:
+    with zmq.Context() as context, context.socket(zmq.XSUB) as peer:
+        peer.connect(target)
+        peer.send(b"\x01emotion/")
+        peer.recv_multipart()  # answered: the connection stands
+        peer.send_multipart([b"\x01emotion/door", b"more"])
+        for _ in range(300):
+            peer.send(b"hello")
+        peer.send(b"\x02" * 1000)
+
+
+def endless_topic(target: str) -> None:
+    with zmq.Context() as context, context.socket(zmq.XSUB) as peer:
+        peer.linger = 100
+        peer.connect(target)
+        peer.send(b"\x01" + b"emotion/" * 1000)
+
+
+@pytest.mark.parametrize("attack", [raw_bytes, wrong_messages, endless_topic])
+def test_garbage_from_a_peer_is_ignored(attack):
+    with publishing(observations=False) as h:
+        h.push(regions=[face()])
+        with join(h) as events:
+            peer = threading.Thread(target=attack, args=(endpoint(h),))
+            peer.start()
+            while peer.is_alive():
+                h.tick()
+                peer.join(0.01)
+            h.tick()
+            if attack is wrong_messages:
+                patiently(lambda: len(h.metrics.get("garbage", [])) == 302, h.tick)
+            h.push(regions=[face(), face(track=2)])
+            h.mark("eos")
+            told = drain(events)
+    assert [e.what for e in told if e.kind == "change"] == ["present", "appeared", "left", "left"]
+    assert [e.lost for e in told] == [0] * len(told)
+    if attack is wrong_messages:
+        warnings = [text for level, text in h.logs if level == "warning"]
+        assert warnings == ["a peer sent something that is no subscription; it is ignored"]
+
+
+@pytest.mark.parametrize("kind", [b"\x01", b"\x02"], ids=["a subscription", "anything else"])
+def test_a_message_that_is_too_long_ends_its_senders_connection(kind: bytes):
+    with publishing() as h, zmq.Context() as context, context.socket(zmq.XSUB) as peer:
+        peer.linger = 0
+        monitor = peer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        peer.connect(endpoint(h))
+        peer.send(b"\x01emotion/")
+        peer.send(kind + bytes(1000))
+        assert not monitor.poll(300)
+        peer.send(kind + bytes(1100))
+        assert monitor.poll(10_000)
+        peer.disable_monitor()

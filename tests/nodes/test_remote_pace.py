@@ -1,0 +1,125 @@
+"""`send` and `receive` where one is too slow: a live camera drops, a recording waits, and both say so."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from pipeline import UserError
+from tests.nodes.remotes import SHAPE, Far, connect, picture, sender, sending
+from tests.support.host import patiently, resident
+
+pytestmark = pytest.mark.usefixtures("impatient")
+
+
+@pytest.mark.parametrize("pixels", [True, False])
+def test_a_slow_receiver_of_a_live_camera_gets_the_newest_and_holds_nobody_up(pixels):
+    with sending(format="raw") as h, Far(sender(h).endpoint, pixels=pixels, prefetch=2) as far:
+        connect(h, far)
+        far.go.clear()
+        patiently(lambda: far.got, lambda: h.push(picture(0), pts=0))
+        frame = np.empty(SHAPE, np.uint8)  # one piece of memory for all frames, as a slot is
+        began = len(far.got)
+        for n in range(1, 501):
+            frame[...] = picture(n)
+            h.push(frame, pts=n)
+        frame[...] = 255
+        (peer,) = sender(h)._peers.values()
+        assert len(peer.waiting) == 1
+        assert peer.sent - peer.acked <= 2
+        far.go.set()
+        patiently(lambda: far.got[-1].pts == 500, h.tick)
+    late = [b for b in far.got[began:] if b.pts]
+    assert len(late) <= 5  # what was on its way, and the newest
+    assert len(h.metrics["replaced"]) >= 490
+    if pixels:
+        assert np.array_equal(late[-1].frame, picture(500))
+
+
+def test_a_stuck_receiver_of_a_live_camera_costs_no_memory():
+    frame = np.zeros((480, 640, 3), np.uint8)
+    with sending(format="raw") as h, Far(sender(h).endpoint) as far:
+        h.push(frame)
+        patiently(lambda: far.got, lambda: h.push(frame))
+        far.go.clear()
+        for _ in range(10):
+            h.push(frame)
+        before = resident()
+        for _ in range(200):  # 184 MB of pixels
+            h.push(frame)
+        assert resident() - before < 40e6
+        assert len(h.metrics["replaced"]) >= 200
+
+
+def test_the_last_frame_of_a_live_camera_is_not_dropped():
+    with sending(format="raw") as h, Far(sender(h).endpoint, prefetch=1) as far:
+        connect(h, far)
+        far.go.clear()
+        for n in range(1, 20):
+            h.push(picture(n), pts=n)
+        h.mark("eos")
+        far.go.set()
+        patiently(lambda: far.ended, h.tick)
+    assert far.got[-1].pts == 19
+
+
+def test_lossless_waits_for_a_slow_receiver():
+    with sending(lossless=True, format="raw") as h, Far(sender(h).endpoint, lossless=True, prefetch=1) as far:
+        h.push(picture(0), pts=0)
+        patiently(lambda: far.got, h.tick)
+        far.go.clear()
+        pushing = threading.Thread(target=lambda: [h.push(picture(n), pts=n) for n in range(1, 30)])
+        pushing.start()
+        pushing.join(0.1)
+        assert pushing.is_alive()
+        far.go.set()
+        pushing.join(20)
+        h.mark("eos")
+        patiently(lambda: far.ended, h.tick)
+    assert [b.pts for b in far.got] == list(range(30))
+    assert "replaced" not in h.metrics
+
+
+@pytest.mark.parametrize("format", ["raw", "jpeg"])
+def test_lossless_keeps_what_was_sent_before_the_receiver_came(monkeypatch, format):
+    monkeypatch.setattr("nodes.send._BLOCK", 0.01)
+    with sending(lossless=True, format=format) as h:
+        frame = np.empty(SHAPE, np.uint8)
+        for n in range(6):
+            frame[...] = picture(n)
+            h.push(frame, pts=n)
+        with Far(sender(h).endpoint, lossless=True, prefetch=2) as far:
+            ending = threading.Thread(target=lambda: h.mark("eos"))
+            ending.start()
+            ending.join(10)
+            patiently(lambda: far.ended, h.tick)
+    assert [b.pts for b in far.got] == list(range(6))
+    assert all(np.abs(b.frame.astype(int) - picture(b.pts)).max() <= 6 for b in far.got)
+
+
+def test_lossless_without_a_receiver_is_an_error_and_not_a_loss():
+    message = r"^out: no receiver of 'door' for \d+ s on tcp.*'patience' sets the limit"
+    with sending(lossless=True, patience="50ms") as h, pytest.raises(UserError, match=message):
+        h.push(picture(0))
+
+
+def test_lossless_without_a_receiver_until_the_end_is_an_error_too(monkeypatch):
+    monkeypatch.setattr("nodes.send._BLOCK", 0.01)
+    monkeypatch.setattr("nodes.send._LAST_BLOCK", 0.02)
+    with sending(lossless=True) as h:
+        h.push(picture(0))
+        with pytest.raises(UserError, match="^out: no receiver of 'door' for"):
+            h.mark("eos")
+
+
+def test_a_stop_ends_the_wait_and_what_nobody_took_is_told():
+    with sending(lossless=True) as h:
+        pushing = threading.Thread(target=lambda: h.push(picture(0)))
+        pushing.start()
+        h.node.stopping.set()
+        pushing.join(1.5)
+        assert not pushing.is_alive()
+        h.mark("eos")
+    assert ("warning", "no receiver took the last frames of 'door' (1)") in h.logs

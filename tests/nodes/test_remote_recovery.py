@@ -1,0 +1,193 @@
+"""`send` and `receive` when an end goes away, comes back, or is another one."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import zmq
+
+from nodes import receive as receive_module
+from nodes.remotelink import Ask
+from pipeline import Harness
+from tests.nodes.remotes import SHAPE, Far, connect, picture, sender, sending
+from tests.support.command import emograph
+from tests.support.host import free_port, patiently
+
+pytestmark = pytest.mark.usefixtures("impatient")
+
+
+def test_a_graph_whose_sender_waits_for_a_receiver_can_be_stopped():
+    """In processes of their own: the wait is inside the node's call, where the worker's loop does not get its turn."""
+    ended = emograph(
+        "launch", "testsrc name=door ! send name=out endpoint=tcp://127.0.0.1:*", "--set", "mode=lossless",
+        "--duration", "2s", "--plain",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "out: no receiver took the last frames of 'door'" in ended.stderr
+
+
+def test_a_sender_that_goes_away_and_comes_back():
+    port = f"tcp://127.0.0.1:{free_port()}"
+    with Far(port, timeout="20s", pixels=False) as far:
+        with sending(endpoint=port) as h:
+            patiently(lambda: len(far.got) > 5, lambda: h.push(picture(0), pts=10 * len(far.got)))
+        object.__setattr__(far.node.props, "timeout", 0.3)
+        patiently(lambda: far.statuses)
+        last = far.got[-1].pts
+        assert not far.ended
+        with sending(endpoint=port) as h:
+            before = len(far.got)
+            patiently(lambda: len(far.got) > before + 5, lambda: h.push(picture(0), pts=len(far.got) - before))
+        assert far.statuses[:2] == [(False, f"{port} does not answer for 0.3 s"), (True, "")]
+    times = [b.pts for b in far.got]
+    assert times == sorted(times)
+    assert times[-1] > last
+
+
+@pytest.mark.parametrize("reconnect", [False, True])
+def test_a_sender_whose_graph_ends_and_is_started_again(reconnect):
+    port = f"tcp://127.0.0.1:{free_port()}"
+    with Far(port, timeout="20s", pixels=False, reconnect=reconnect) as far:
+        with sending(endpoint=port) as h:
+            patiently(lambda: len(far.got) > 5, lambda: h.push(picture(0), pts=10 * len(far.got)))
+            h.mark("eos")
+            patiently(lambda: far.ended or far.statuses, h.tick)
+        assert far.ended is not reconnect
+        if not reconnect:
+            assert far.statuses == []
+            return
+        last, before = far.got[-1].pts, len(far.got)
+        with sending(endpoint=port) as h:
+            patiently(lambda: len(far.got) > before + 5, lambda: h.push(picture(0), pts=len(far.got) - before))
+        assert far.statuses[:2] == [(False, "the stream has ended at the sender"), (True, "")]
+    assert far.got[before].pts > last
+
+
+def test_a_silent_camera_is_down_though_its_sender_is_there():
+    with sending() as h, Far(sender(h).endpoint) as far:
+        connect(h, far)
+        patiently(lambda: far.got, lambda: h.push(picture(0)))
+        object.__setattr__(far.node.props, "timeout", 0.3)
+        patiently(lambda: far.statuses, h.tick)
+        patiently(lambda: len(far.statuses) == 2, lambda: h.push(picture(0)))
+    assert far.statuses == [(False, f"{sender(h).endpoint} sends no frame for 0.3 s"), (True, "")]
+
+
+def test_silence_says_nothing_in_lossless_mode(monkeypatch):
+    with sending(lossless=True) as h, Far(sender(h).endpoint, lossless=True) as far:
+        h.push(picture(0))
+        patiently(lambda: far.got, h.tick)
+        monkeypatch.setattr(receive_module, "_ASK_AGAIN", 5.0)  # on a busy machine an answer takes its time
+        object.__setattr__(far.node.props, "timeout", 0.2)
+        end = time.monotonic() + 0.6
+        patiently(lambda: time.monotonic() > end, h.tick)
+        assert far.statuses == []
+
+
+def test_a_receiver_that_was_started_again_is_served_and_the_old_one_forgotten(monkeypatch):
+    monkeypatch.setattr("nodes.send._PROBE_AFTER", 0.05)
+    with sending(lossless=True) as h:
+        for _ in range(3):
+            with Far(sender(h).endpoint, lossless=True) as far:
+                patiently(lambda: far.got, lambda: h.push(picture(0)))
+            patiently(lambda: not sender(h)._peers, h.tick)
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_frame_whose_receiver_has_just_gone_is_sent_once_to_the_next(monkeypatch, waiting):
+    monkeypatch.setattr("nodes.send._BLOCK", 0.01)
+    with sending(lossless=True) as h, zmq.Context() as context:
+        with context.socket(zmq.DEALER) as peer:
+            peer.linger = 0
+            peer.connect(sender(h).endpoint)
+            peer.send(Ask("door", False, False, 0, 2 - waiting).pack())
+            patiently(lambda: sender(h)._peers, h.tick)
+            h.push(picture(0), pts=0)
+            for n in range(waiting):
+                h.push(picture(0), pts=1 + n)
+            peer.recv_multipart()
+        (identity,) = sender(h)._peers
+        patiently(lambda: is_gone(h, identity))
+        if not waiting:
+            h.push(picture(0), pts=1)
+        with Far(sender(h).endpoint, lossless=True) as far:
+            h.mark("eos")
+            patiently(lambda: far.ended, h.tick)
+    assert [b.pts for b in far.got] == [1]
+    assert any(text.startswith("a receiver of 'door' went away; frames to it") for _, text in h.logs)
+
+
+def is_gone(h: Harness, identity: bytes) -> bool:
+    """Whether the connection is known to be broken, though the node was not told."""
+    try:
+        sender(h)._socket.send_multipart([identity, b""], zmq.NOBLOCK)
+    except zmq.ZMQError as error:
+        return error.errno == zmq.EHOSTUNREACH
+    return False
+
+
+def test_a_receiver_that_comes_back_gets_what_waited_for_it(monkeypatch):
+    monkeypatch.setattr("nodes.send._BLOCK", 0.01)
+    with sending(lossless=True) as h, zmq.Context() as context:
+        with context.socket(zmq.DEALER) as peer:
+            peer.linger = 0
+            peer.connect(sender(h).endpoint)
+            peer.send(Ask("door", False, False, 0, 1).pack())
+            patiently(lambda: sender(h)._peers, h.tick)
+            h.push(picture(0), pts=0)
+            h.push(picture(0), pts=1)
+        (identity,) = sender(h)._peers
+        patiently(lambda: is_gone(h, identity))
+        with Far(sender(h).endpoint, lossless=True) as far:
+            patiently(lambda: far.got, h.tick)
+            h.mark("eos")
+            patiently(lambda: far.ended, h.tick)
+    assert [b.pts for b in far.got] == [1]
+
+
+def hear_more(far: Far, h: Harness) -> None:
+    """Until the receiver has been answered twice more."""
+    for _ in range(2):
+        heard = far.node._heard
+        patiently(lambda heard=heard: far.node._heard > heard, h.tick)
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_sender_that_has_no_frame_yet_does_not_bring_the_camera_up(lossless):
+    port = f"tcp://127.0.0.1:{free_port()}"
+    with Far(port, pixels=False, reconnect=True, lossless=lossless) as far:
+        with sending(endpoint=port, lossless=lossless) as h:
+            patiently(lambda: far.got, lambda: h.push(picture(0)))
+            h.mark("eos")
+            patiently(lambda: far.statuses, h.tick)
+        with sending(endpoint=port, lossless=lossless) as h:
+            hear_more(far, h)
+            assert far.statuses == [(False, "the stream has ended at the sender")]
+            patiently(lambda: len(far.statuses) > 1, lambda: h.push(picture(0)))
+    assert far.statuses[1:] == [(True, "")]
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_sender_without_the_camera_takes_the_port(lossless):
+    port = f"tcp://127.0.0.1:{free_port()}"
+    with Far(port, pixels=False, lossless=lossless) as far:
+        with sending(endpoint=port, lossless=lossless) as h:
+            patiently(lambda: far.got, lambda: h.push(picture(0)))
+        with sending(("hall",), endpoint=port) as h:
+            h.push(picture(0))
+            patiently(lambda: far.statuses, h.tick)
+            hear_more(far, h)
+        with sending(endpoint=port, lossless=lossless) as h:
+            patiently(lambda: len(far.statuses) > 1, lambda: h.push(picture(0)))
+    assert far.statuses == [(False, f"{port} has no camera 'door'; known: hall"), (True, "")]
+
+
+def test_another_size_is_told_and_not_shown():
+    with sending(format="raw") as h, Far(sender(h).endpoint) as far:
+        connect(h, far)
+        patiently(lambda: far.got, lambda: h.push(picture(0)))
+        patiently(lambda: far.statuses, lambda: h.push(picture(0, (96, 128, 3))))
+        patiently(lambda: len(far.statuses) == 2, lambda: h.push(picture(0)))
+    assert far.statuses == [(False, "it is 128x96 now and was 64x48: launch this graph again"), (True, "")]
+    assert {b.frame.shape for b in far.got} == {SHAPE}
