@@ -72,7 +72,7 @@ def run(settings: Settings) -> Result:
         reuse.measure(result, settings, SMALL)
     result.notes += [
         f"faces/s are of the median call; latencies are median / {_high(settings)}th percentile, in ms.",
-        "A process each; import, opening (with the first calls) and memory are of the whole process.",
+        "A process each; import, opening and memory are of the whole process.",
     ]
     return result
 

@@ -61,7 +61,8 @@ class Layers:
     def convolution(self, x: Value, name: str, scale: float = 1.0) -> Value:
         """3x3, padded, its batch norm folded in, then ReLU. scale: of its input, folded in too."""
         weight, bias = fold(self.tensors, name)
-        y = self.add("Conv", x.name, self.constant(weight * np.float32(scale)), self.constant(bias), **_CONVOLUTION)
+        weight *= np.float32(scale)
+        y = self.add("Conv", x.name, self.constant(weight), self.constant(bias), **_CONVOLUTION)
         return Value(self.add("Relu", y))
 
     def sum(self, x: Value, y: Value) -> Value:
@@ -134,5 +135,5 @@ def fold(tensors: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray, np.n
         tensors[f"{name}.1.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean", "running_var")
     )
     scale = gamma / np.sqrt(variance + BATCH_NORM_EPS)
-    weight = tensors[f"{name}.0.weight"].astype(np.float64) * scale[:, None, None, None]
-    return weight.astype(np.float32), (beta - mean * scale).astype(np.float32)
+    weight = tensors[f"{name}.0.weight"] * scale.astype(np.float32)[:, None, None, None]
+    return weight, (beta - mean * scale).astype(np.float32)

@@ -54,7 +54,7 @@ _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/kfd", "/dev/dxg")
 
 
 class Backend(Protocol):
-    """The network, ready to run; the first, slow call is behind it."""
+    """The network, ready to run. On a GPU the first, slow calls are behind it."""
 
     where: str
     """For a log: what computes, and in which precision."""
