@@ -1,11 +1,13 @@
 """From the command to the first event: what a person waits for.
 
 `emograph launch` in a process of its own, on the synthetic camera, with a subscriber that was there before. The first
-frame is the capture time of the first event that comes; warm file caches, since everybody's second start has them.
+frame is the capture time of the first event that comes. Files are in memory and modules compiled, as at everybody's
+second start: Python shall keep its bytecode here, also where the environment says that it should not.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -53,8 +55,10 @@ def _start(graph: str) -> tuple[float, float]:
         endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     with subscribe(endpoint, kinds=["observation"]) as subscription:
         began = time.time()
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         command = [sys.executable, "-m", "pipeline.cli", "launch", graph.format(endpoint), "-q"]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, env=environment, **pipes) as process:
             try:
                 end = time.monotonic() + LIMIT
                 while (event := subscription.receive(0.2)) is None:

@@ -7,6 +7,7 @@ import os
 import sys
 
 from pipeline.errors import UserError
+from pipeline.spawner import begin
 from pipeline.streams import mend_streams, silence
 
 DEBUG = "EMOGRAPH_DEBUG"
@@ -23,6 +24,8 @@ def main() -> None:
     """Entry point of the command."""
     try:
         mend_streams()
+        if _launches(sys.argv[1:]):
+            begin()
         # Inside, since it takes a while: a Ctrl-C meanwhile is a Ctrl-C like any other.
         from pipeline.commands import app
 
@@ -44,6 +47,12 @@ def main() -> None:
         if debugging() or error.filename is not None or error.errno not in _UNWRITTEN:
             raise
         _end_unwritten(error)
+
+
+def _launches(arguments: list[str]) -> bool:
+    """Whether this command will start workers, as far as can be seen before the commands are known."""
+    words = [word for word in arguments if not word.startswith("-")]
+    return len(words) > 1 and words[0] == "launch" and "--help" not in arguments
 
 
 def _end_unwritten(error: OSError) -> None:

@@ -70,7 +70,7 @@ class Assignment:
     directory: str
     plan: Plan
     rings: dict[str, int]
-    """camera -> inherited file descriptor of its ring."""
+    """camera -> inherited file descriptor of its ring, as the worker has it."""
     restarted: bool = False
     trace: bool = False
     debug: bool = False

@@ -1,4 +1,4 @@
-"""Starts the workers of a run: one fresh process that has imported what they need, and is forked for each of them.
+"""The launcher's side of the spawner (pipeline/forkserver.py), the one process that a run's workers are forked from.
 
 Importing numpy, OpenCV and pydantic takes a process half a second and 40 MB. Done once and forked, a worker starts in
 milliseconds and shares the pages, so that a graph of sixteen cameras starts as quickly as one of one.
@@ -11,27 +11,24 @@ supervisor then starts another one, and them anew.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import ctypes
-import gc
-import importlib
+import json
 import os
+import resource
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 from pipeline.errors import UserError
+from pipeline.forkserver import MAX_DESCRIPTORS, MAX_MESSAGE
 
 REPLY_TIMEOUT = 5.0
 """Seconds that the spawner may take to fork, once it is ready."""
-_PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
-_MAX_MESSAGE = 4096
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _readable(fd: int, timeout: float | None) -> bool:
@@ -81,6 +78,64 @@ class Child:
         return self.returncode
 
 
+class _Interpreter:
+    """A spawner that was started and has been told nothing yet. UserError when none can be started."""
+
+    def __init__(self) -> None:
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(REPLY_TIMEOUT)
+        self.stderr = os.memfd_create("emograph-spawner", os.MFD_CLOEXEC)
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "pipeline.forkserver", str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.stderr, env=_environment(),
+                pass_fds=(theirs.fileno(),), process_group=0,
+            )  # fmt: skip
+        except OSError as error:
+            self.control.close()
+            os.close(self.stderr)
+            raise UserError(f"cannot start a process: {error.strerror}") from None
+        finally:
+            theirs.close()
+
+    def close(self) -> None:
+        """End it; its workers have ended."""
+        with contextlib.suppress(OSError):
+            self.control.shutdown(socket.SHUT_RDWR)  # the reaper may hold a copy, which closing would not end
+        self.control.close()
+        os.close(self.stderr)
+        try:
+            self.process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+_begun: list[_Interpreter] = []
+"""What `begin` has started and no `Spawner` has taken yet."""
+
+
+def begin() -> None:
+    """Start the process of a coming `Spawner` now: while a graph is read, it imports what all graphs need."""
+    with contextlib.suppress(UserError):  # the spawner will try again, and say so
+        _begun.append(_Interpreter())
+
+
+@atexit.register
+def _discard() -> None:
+    """No run came of it: a mistake in the graph."""
+    while _begun:
+        interpreter = _begun.pop()
+        interpreter.process.kill()
+        interpreter.close()
+
+
+def _environment() -> dict[str, str]:
+    # One thread per library and process: the processes are the parallelism.
+    threads = {f"{n}_NUM_THREADS": os.environ.get(f"{n}_NUM_THREADS", "1") for n in ("OMP", "OPENBLAS", "MKL")}
+    return {**os.environ, **threads}
+
+
 class Spawner:
     """The supervisor's side. Raises UserError when the spawner cannot be started or does not answer.
 
@@ -89,33 +144,18 @@ class Spawner:
     """
 
     def __init__(self, modules: Sequence[str], group: int, keep: Sequence[int]) -> None:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(REPLY_TIMEOUT)
+        self._interpreter = _begun.pop() if _begun else _Interpreter()
+        self._process, self._control = self._interpreter.process, self._interpreter.control
         self._ready = False
-        self._stderr = os.memfd_create("emograph-spawner", os.MFD_CLOEXEC)
-        # One thread per library and process: the processes are the parallelism.
-        threads = {f"{n}_NUM_THREADS": os.environ.get(f"{n}_NUM_THREADS", "1") for n in ("OMP", "OPENBLAS", "MKL")}
-        command = [sys.executable, "-P", "-m", "pipeline.worker", str(theirs.fileno()), str(os.getpid()), *modules]
-
-        def start(into: int) -> subprocess.Popen[bytes]:
-            return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._stderr,
-                env={**os.environ, **threads}, pass_fds=(theirs.fileno(), *keep), process_group=into,
-            )  # fmt: skip
-
-        try:
-            try:
-                self._process = start(group)
-            except PermissionError:  # the reaper was killed, its group is gone; the workers still die with us
-                self._process = start(0)
-        except OSError as error:
-            raise UserError(f"cannot start a process: {error.strerror}") from None
-        finally:
-            theirs.close()
+        self._keep = list(keep)
+        self.inherited: dict[int, int] = {}
+        """Descriptor here -> its number in a worker, once it is ready."""
         self.pid = self._process.pid
         self.started_at = time.monotonic()
         self.control = self._control.fileno()
         """Becomes readable when the spawner is ready."""
+        with contextlib.suppress(ConnectionError):  # it has ended: whoever asks for it will see
+            self._prepare(modules, group)
 
     @property
     def alive(self) -> bool:
@@ -131,25 +171,23 @@ class Spawner:
         """Whether it has imported everything and takes requests; never waits."""
         if not self._ready and _readable(self.control, 0):
             with contextlib.suppress(ConnectionError):
-                self._ready = self._control.recv(_MAX_MESSAGE) == b"ready"
+                what, *numbers = self._control.recv(MAX_MESSAGE).split() or [b""]
+                self._ready = what == b"ready"
+                self.inherited = dict(zip(self._keep, map(int, numbers), strict=self._ready))
         return self._ready
 
     def spawn(self, assignment: bytes) -> Child:
         """Start a worker. OSError when the spawner is gone."""
         read_end, write_end = os.pipe()
-        note = os.memfd_create("emograph-assignment", os.MFD_CLOEXEC)
         try:
-            with open(note, "wb", closefd=False) as file:
-                file.write(assignment)
-            os.lseek(note, 0, os.SEEK_SET)
-            socket.send_fds(self._control, [b"spawn"], [note, write_end])
+            with _note(assignment) as note:
+                socket.send_fds(self._control, [b"spawn"], [note, write_end])
             pid = int(self._reply())
             return Child(self, pid, read_end)
         except BaseException:
             os.close(read_end)
             raise
         finally:
-            os.close(note)
             os.close(write_end)
 
     def exit_code(self, pid: int) -> int:
@@ -162,23 +200,28 @@ class Spawner:
 
     def close(self) -> None:
         """End the spawner; its workers have ended."""
-        self._control.close()
-        os.close(self._stderr)
-        try:
-            self._process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._interpreter.close()
 
     def last_words(self) -> str:
         """`: ` and the last line that it wrote to stderr, if any."""
-        lines = os.pread(self._stderr, 65536, max(0, os.fstat(self._stderr).st_size - 65536)).decode(errors="replace")
+        stderr = self._interpreter.stderr
+        lines = os.pread(stderr, 65536, max(0, os.fstat(stderr).st_size - 65536)).decode(errors="replace")
         written = [line for line in lines.splitlines() if line.strip()]
         return f": {written[-1]}" if written else ""
 
+    def _prepare(self, modules: Sequence[str], group: int) -> None:
+        for first in range(0, len(self._keep), MAX_DESCRIPTORS):
+            socket.send_fds(self._control, [b"keep"], self._keep[first : first + MAX_DESCRIPTORS])
+        wanted = {
+            "modules": list(modules), "environment": _environment(), "group": group,
+            "files": resource.getrlimit(resource.RLIMIT_NOFILE),
+        }  # fmt: skip
+        with _note(json.dumps(wanted).encode()) as note:
+            socket.send_fds(self._control, [b"prepare"], [note])
+
     def _reply(self) -> bytes:
         try:
-            reply = self._control.recv(_MAX_MESSAGE)
+            reply = self._control.recv(MAX_MESSAGE)
         except TimeoutError:
             self._process.kill()
             raise UserError(f"the process that starts the workers did not answer for {REPLY_TIMEOUT:.0f} s") from None
@@ -189,83 +232,14 @@ class Spawner:
         return reply
 
 
-# The spawner's own side --------------------------------------------------------------------------------------
-
-
-def serve(control_fd: int, supervisor: int, modules: Sequence[str], work: Callable[[], None]) -> None:
-    """The spawner's loop: import, then fork a worker for each request until the supervisor goes."""
-    # It ends when the supervisor does, and never before: its workers would die with it, in the middle of their work.
-    for signum in _SIGNALS:
-        signal.signal(signum, signal.SIG_IGN)
-    die_with(supervisor)
-    call_process("spawner")
-    me = os.getpid()
-    control = socket.socket(fileno=control_fd)
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except (Exception, SystemExit):
-            continue  # whoever needs it will say what is wrong
-    threads = len(os.listdir("/proc/self/task"))
-    gc.freeze()  # what is shared stays shared: the collector would touch all of it in each worker
-    control.send(b"ready")
-    while True:
-        request, descriptors, _, _ = socket.recv_fds(control, _MAX_MESSAGE, 2)
-        if not request:
-            os._exit(0)
-        if request == b"spawn":
-            note, stderr = descriptors
-            try:
-                pid = os.fork()
-            except OSError as error:
-                control.send(b"!" + (error.strerror or "").encode())
-                pid = -1
-            if pid == 0:
-                _become_worker(me, control, note, stderr, work, threads)
-            os.close(note)
-            os.close(stderr)
-            if pid > 0:
-                control.send(b"%d" % pid)
-        else:
-            _, status = os.waitpid(int(request.split()[1]), 0)
-            control.send(b"%d" % os.waitstatus_to_exitcode(status))
-
-
-def _become_worker(
-    spawner: int, control: socket.socket, note: int, stderr: int, work: Callable[[], None], threads: int
-) -> None:
-    """In the forked process: take the assignment as stdin, and never come back."""
+@contextlib.contextmanager
+def _note(text: bytes) -> Iterator[int]:
+    """A descriptor from which a text of any length can be read."""
+    note = os.memfd_create("emograph-note", os.MFD_CLOEXEC)
     try:
-        die_with(spawner)  # holds after `exec` too
-        for signum in _SIGNALS:
-            signal.signal(signum, signal.SIG_DFL)
-        control.close()
-        os.dup2(note, 0)
-        os.dup2(stderr, 2)
+        with open(note, "wb", closefd=False) as file:
+            file.write(text)
+        os.lseek(note, 0, os.SEEK_SET)
+        yield note
+    finally:
         os.close(note)
-        os.close(stderr)
-        if threads > 1:
-            os.execv(sys.executable, [sys.executable, "-P", "-m", "pipeline.worker"])
-        if "numpy" in sys.modules:
-            sys.modules["numpy"].random.seed()  # not everybody the same numbers
-        work()
-    except SystemExit as error:  # as Python itself ends on it, but for what it would do at its exit
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
-        os._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
-
-
-def die_with(parent: int) -> None:
-    """End when the parent ends: the kernel sends SIGKILL, so that no state of this process can prevent it."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)  # it died before we asked
-
-
-def call_process(name: str) -> None:
-    """The name that `ps` and `top` show."""
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"emograph:{name}"[:15].encode(), 0, 0, 0)

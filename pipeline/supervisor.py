@@ -197,8 +197,8 @@ class Supervisor:
 
     def _start(self, process: Process) -> None:
         restarted = process.restarts_total > 0
-        reach = self.plan.reach(process.name)
-        rings = {name: self.rings[name] for name in reach}
+        assert self._spawner is not None
+        rings = {name: self._spawner.inherited[self.rings[name]] for name in self.plan.reach(process.name)}
         assignment = Assignment(
             process.name,
             str(self.directory.path),
@@ -208,7 +208,6 @@ class Supervisor:
             self.trace,
             self.debug,
         )
-        assert self._spawner is not None
         try:
             child = self._spawner.spawn(assignment.pack())
         except ConnectionError:

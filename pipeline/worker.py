@@ -1,4 +1,4 @@
-"""One process of a graph, forked by the spawner (pipeline/spawner.py), its assignment on stdin.
+"""One process of a graph, forked by the spawner (pipeline/forkserver.py), its assignment on stdin.
 
 A flat loop: bus, home, buffers, work, sources, ticks. The process dies with the supervisor, whatever happens
 to it, and never writes to stdout.
@@ -26,6 +26,7 @@ from pipeline import wire
 from pipeline.alarm import Alarm
 from pipeline.buffer import BadMessage, Buffer, is_trace
 from pipeline.errors import UserError
+from pipeline.forkserver import call_process
 from pipeline.inbox import Inbox
 from pipeline.links import CallHome, CallLink, Home, Link, Outbox, SocketHome, SocketLink
 from pipeline.memory import MemoryWatch
@@ -34,7 +35,6 @@ from pipeline.plan import Assignment
 from pipeline.ring import Fate, Reader
 from pipeline.runner import RUNNERS, BatchRunner, Runner
 from pipeline.source import SourceRunner, Trace
-from pipeline.spawner import call_process, serve
 from pipeline.wire import pack
 
 REPORT_INTERVAL = 0.5
@@ -446,14 +446,5 @@ def work() -> None:
     os._exit(code)  # interpreter shutdown would only wait for other people's threads
 
 
-def main() -> None:
-    """`python -m pipeline.worker` is a worker; with arguments, the spawner that workers are forked from."""
-    if len(sys.argv) > 1:
-        control, supervisor, *modules = sys.argv[1:]
-        serve(int(control), int(supervisor), modules, work)
-    else:
-        work()
-
-
 if __name__ == "__main__":
-    main()
+    work()

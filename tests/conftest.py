@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.command import WORKER_MODULES
 from tests.support.graphs import register_engine_nodes
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests that use onnxruntime by itself, too
@@ -39,7 +40,8 @@ def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def _is_worker(process: psutil.Process, base: str) -> bool:
     try:
-        return "pipeline.worker" in (process.info["cmdline"] or ()) and process.environ().get("XDG_RUNTIME_DIR") == base
+        command = set(process.info["cmdline"] or ())
+        return bool(WORKER_MODULES & command) and process.environ().get("XDG_RUNTIME_DIR") == base
     except psutil.Error:
         return False
 

@@ -296,7 +296,7 @@ def test_a_spawner_that_dies_while_it_imports_ends_the_graph(tmp_path: Path, mon
         "import os, sys\n"
         "from tests.support.enginenodes import Work\n"
         "class Plugin(Work): pass\n"
-        "if 'pipeline.worker' in sys.orig_argv:\n"
+        "if 'pipeline.forkserver' in sys.orig_argv:\n"
         "    print('libbroken: no such symbol', file=sys.stderr, flush=True)\n"
         "    os.abort()\n"
     )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
+from pipeline import spawner as spawner_module
 from pipeline.errors import UserError
-from pipeline.spawner import Spawner
+from pipeline.forkserver import MAX_DESCRIPTORS
+from pipeline.spawner import Spawner, begin
 from pipeline.supervisor import Supervisor
-from tests.support.command import wait_until
+from tests.support.command import emograph, wait_until
 from tests.support.graphs import register_plugin, run_graph
 
 pytestmark = pytest.mark.usefixtures("engine_nodes")
@@ -30,7 +34,7 @@ def test_workers_are_forked_and_inherit_what_was_imported():
             seen.update(worker=psutil.Process(child.pid), parent=psutil.Process(child.pid).parent())
             assert supervisor._spawner is not None
             assert seen["parent"].pid == supervisor._spawner.pid
-            assert "tests.support.enginenodes" in seen["parent"].cmdline()
+            assert seen["worker"].cmdline() == seen["parent"].cmdline()  # no program was started for it
 
     run = run_graph("numbers name=a num_buffers=40 fps=20 ! work name=w ! nothing name=n", [], tick)
     assert run.error is None
@@ -62,9 +66,9 @@ def test_a_plugin_that_starts_a_thread_when_it_is_imported_runs_all_the_same(
 
 
 @contextmanager
-def spawner(*modules: str) -> Iterator[Spawner]:
+def spawner(*modules: str, keep: Sequence[int] = ()) -> Iterator[Spawner]:
     """One that is ready; ended afterwards."""
-    made = Spawner(modules, os.getpgid(0), [])
+    made = Spawner(modules, os.getpgid(0), keep)
     try:
         wait_until(lambda: made.ready, "the spawner")
         yield made
@@ -116,3 +120,81 @@ def test_a_spawner_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPa
         with pytest.raises(UserError, match="did not answer"):
             made.spawn(b"")
         assert made.exit_code(1) == -signal.SIGKILL
+
+
+# Begun before it is known what for ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
+    """One that has been told nothing yet, which can import from tmp_path."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    begin()
+    (interpreter,) = spawner_module._begun
+    yield psutil.Process(interpreter.process.pid)
+    spawner_module._discard()
+
+
+def test_what_was_begun_is_taken_and_learns_what_has_changed_meanwhile(
+    begun: psutil.Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "tells.py").write_text(
+        "import json, os\n"
+        f"with open({str(tmp_path / 'told')!r}, 'w') as file:\n"
+        "    json.dump([os.environ['A_WORD'], os.environ['OMP_NUM_THREADS'], os.environ.get('HOME')], file)\n"
+    )
+    monkeypatch.setenv("A_WORD", "gr\udcfcn")  # no UTF-8
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+    try:
+        with spawner("tells") as made:
+            assert made.pid == begun.pid
+            assert os.getpgid(made.pid) == os.getpgid(0)
+            assert begun.rlimit(psutil.RLIMIT_NOFILE) == (soft - 1, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert json.loads((tmp_path / "told").read_text()) == ["gr\udcfcn", "1", None]
+    assert not spawner_module._begun
+
+
+def test_one_that_has_died_meanwhile_is_no_reason_to_wait(begun: psutil.Process):
+    begun.kill()
+    wait_until(lambda: begun.status() == psutil.STATUS_ZOMBIE, "its end")
+    made = Spawner([], os.getpgid(0), [])
+    assert not made.alive
+    assert not made.ready
+    made.close()
+
+
+@pytest.mark.parametrize("count", [3, MAX_DESCRIPTORS + 3])
+def test_descriptors_are_handed_over_whatever_their_number(count: int, tmp_path: Path):
+    files = [os.open(tmp_path / f"{n}", os.O_CREAT | os.O_RDWR) for n in range(count)]
+    try:
+        with spawner(keep=files) as made:
+            theirs = {os.readlink(f"/proc/{made.pid}/fd/{made.inherited[fd]}") for fd in files}
+            assert theirs == {str(tmp_path / f"{n}") for n in range(count)}
+            assert [Path(os.readlink(f"/proc/{made.pid}/fd/{made.inherited[fd]}")).name for fd in files[:3]] == list(
+                "012"
+            )
+    finally:
+        for fd in files:
+            os.close(fd)
+
+
+def test_nothing_is_left_of_it_when_the_graph_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The process that ends by itself is the launcher; its spawner would go on for the time of its imports."""
+    mark = str(tmp_path)
+    result = emograph("launch", "tsetsrc ! fakesink", env={**os.environ, "A_MARK": mark})
+    assert result.returncode == 1
+    assert result.stderr.startswith("emograph: error: ")
+    left = [p for p in psutil.process_iter() if _has(p, "A_MARK", mark)]
+    assert left == []
+
+
+def _has(process: psutil.Process, name: str, value: str) -> bool:
+    try:
+        return process.environ().get(name) == value
+    except psutil.Error:
+        return False

@@ -28,6 +28,10 @@ def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
 
 
+WORKER_MODULES = {"pipeline.forkserver", "pipeline.worker"}
+"""What stands in the command line of a worker: it is forked, or started by itself."""
+
+
 def emograph(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     command = [sys.executable, "-m", "pipeline.cli", *arguments]
@@ -51,7 +55,7 @@ def workers(launcher: int) -> dict[str, psutil.Process]:
     """Worker processes of a launcher, by the name of their node or group."""
     found = {}
     for child in psutil.Process(launcher).children(recursive=True):
-        if "pipeline.worker" in child.cmdline():
+        if WORKER_MODULES & set(child.cmdline()):
             found[Path(f"/proc/{child.pid}/comm").read_text().strip().removeprefix("emograph:")] = child
     found.pop("spawne", None)  # the kernel keeps 15 characters of "emograph:spawner"
     return found
