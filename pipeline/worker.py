@@ -11,13 +11,10 @@ import faulthandler
 import importlib
 import math
 import os
-import queue
 import resource
 import signal
 import sys
-import threading
 import time
-from collections import deque
 from typing import Any
 
 import zmq
@@ -25,6 +22,7 @@ import zmq
 from pipeline import wire
 from pipeline.alarm import Alarm
 from pipeline.buffer import BadMessage, Buffer, is_trace
+from pipeline.busline import BusLine
 from pipeline.errors import UserError
 from pipeline.forkserver import call_process
 from pipeline.inbox import Inbox
@@ -35,12 +33,9 @@ from pipeline.plan import Assignment
 from pipeline.ring import Fate, Reader
 from pipeline.runner import RUNNERS, BatchRunner, Runner
 from pipeline.source import SourceRunner, Trace
-from pipeline.wire import pack
 
 REPORT_INTERVAL = 0.5
 """Seconds between reports on the bus; they are the heartbeat too."""
-LOGS_PER_REPORT = 50
-"""Messages that a process may post between two reports; the rest is counted."""
 _SLICE_NS = 10_000_000
 """How long buffers are taken before bus and home get their turn again."""
 
@@ -51,12 +46,8 @@ class Worker:
     def __init__(self, assignment: Assignment) -> None:
         self.assignment = assignment
         self.context = zmq.Context()
-        self.bus: zmq.Socket[bytes] = self.context.socket(zmq.DEALER)
-        self.bus.setsockopt(zmq.IDENTITY, assignment.process.encode())
-        self.bus.setsockopt(zmq.LINGER, 500)
-        # What is said once must arrive; `log` sees to it that it cannot become much.
-        self.bus.setsockopt(zmq.SNDHWM, 0)
-        self.bus.connect(assignment.bus)
+        self.bus = BusLine(self.context, assignment)
+        self.say, self.log = self.bus.say, self.bus.log
         in_socket = self._listen("in")
         self.homebox = self._listen("home")
         self.nodes: dict[str, Node] = {}
@@ -67,10 +58,6 @@ class Worker:
         self.outboxes: dict[str, Outbox] = {}
         """process -> what goes to its nodes."""
         self.garbage = 0
-        self._logs: queue.SimpleQueue[tuple[str, str, str]] = queue.SimpleQueue()
-        self._logs_left = LOGS_PER_REPORT
-        self._logs_dropped = 0
-        self._unheard: deque[dict[str, Any]] = deque()
         self.quitting = False
         self._opened: list[str] = []
         self._announced_drained: set[str] = set()
@@ -201,40 +188,15 @@ class Worker:
 
     # Bus -----------------------------------------------------------------------------------------------
 
-    def say(self, what: str, **fields: Any) -> None:
-        self.bus.send(pack({"say": what, **fields}))
-
-    def log(self, level: str, node: str, text: str) -> None:
-        """Post a message; from any thread (a live source's reader has one), though a socket belongs to this one."""
-        self._logs.put((level, node, str(text)))
-        if threading.current_thread() is threading.main_thread():
-            self._send_logs()
-
-    def _send_logs(self) -> None:
-        while not self._logs.empty():
-            level, node, text = self._logs.get()
-            if self._logs_left > 0:
-                self._logs_left -= 1
-                self.say("log", level=level, node=node, text=text)
-            else:
-                self._logs_dropped += 1
-
     def _breathe(self) -> None:
         """Called by a node in the middle of its work: only look whether the end has come. All else waits, since nodes
         of this process may be in the middle of theirs too."""
-        with contextlib.suppress(zmq.Again):
-            while True:
-                self._unheard.append(wire.unpack(self.bus.recv(zmq.NOBLOCK)))
-        if self.quitting or any(message["do"] == "quit" for message in self._unheard):
+        if self.bus.look() or self.quitting:
             for node in self.nodes.values():
                 node.stopping.set()
 
     def _hear(self) -> None:
-        while True:
-            try:
-                message = self._unheard.popleft() if self._unheard else wire.unpack(self.bus.recv(zmq.NOBLOCK))
-            except zmq.Again:
-                return
+        for message in self.bus.hear():
             match message["do"]:
                 case "play":
                     for source in self.sources.values():
@@ -261,10 +223,7 @@ class Worker:
     def _report(self, now: float) -> None:
         """Figures since the last report, and the heartbeat."""
         self._next_report = now + REPORT_INTERVAL
-        self._logs_left = LOGS_PER_REPORT
-        if self._logs_dropped:
-            self.log("warning", self.assignment.process, f"{self._logs_dropped} more messages are left out")
-            self._logs_dropped = 0
+        self.bus.allow_logs()
         runners: dict[str, Runner | SourceRunner] = {**self.sources, **self.runners}
         usage = resource.getrusage(resource.RUSAGE_SELF)
         self.say(
@@ -343,7 +302,7 @@ class Worker:
 
     def run(self) -> None:
         poller = zmq.Poller()
-        for socket in (self.bus, self.inbox.socket, self.homebox):
+        for socket in (self.bus.socket, self.inbox.socket, self.homebox):
             poller.register(socket, zmq.POLLIN)
         alarm = Alarm()
         poller.register(alarm.fd, zmq.POLLIN)
@@ -357,7 +316,7 @@ class Worker:
             for source in self.sources.values():
                 if source.wake in ready:
                     os.eventfd_read(source.wake)
-            if self.bus in ready or self._unheard:
+            if self.bus.socket in ready or self.bus.waiting:
                 self._hear()
             if self.homebox in ready:
                 self._take_home()
@@ -379,7 +338,7 @@ class Worker:
                     interval = self.nodes[name].tick_interval or 1.0
                     self._next_tick[name] = now + interval
             self._announce()
-            self._send_logs()
+            self.bus.send_logs()
             if now >= self._next_report:
                 self._report(now)
             wait = self._next_report - now
@@ -394,7 +353,7 @@ class Worker:
             if any(runner.busy for runner in batches):
                 wait = min(wait, 0.001 if any(runner.node.max_wait for runner in batches) else 0)
             # Rounded up: poll counts in whole milliseconds, and 0 would spin until the time has come.
-            wait_ms = 0 if more or self._unheard or wait <= 0 else math.ceil(wait * 1000)
+            wait_ms = 0 if more or self.bus.waiting or wait <= 0 else math.ceil(wait * 1000)
         alarm.close()
         self._report(time.monotonic())
 
