@@ -20,7 +20,7 @@ import numpy as np
 
 from bench import reuse
 from bench.classify_worker import CPU, CUDA, PEER
-from bench.record import ROOT, Result, Settings, percentile
+from bench.record import ROOT, Result, Settings, percentile, usual_environment
 from nodes.emotion.backends import COMPUTES_IN, Precision, cpu_computes_in, installed
 from nodes.emotion.weights import available
 from pipeline.errors import UserError
@@ -109,7 +109,9 @@ def _measure(job: Job, faces: Path, folder: Path, settings: Settings) -> dict[st
         "faces": str(faces) if job.answers else "", "answers": str(_answers_file(folder, job.weights, job.contestant)),
     }  # fmt: skip
     command = [sys.executable, "-m", "bench.classify_worker"]
-    done = subprocess.run(command, input=json.dumps(order), capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        command, input=json.dumps(order), capture_output=True, text=True, cwd=ROOT, check=False, env=usual_environment()
+    )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"the contestant '{job.contestant}' failed: {last}")

@@ -159,6 +159,12 @@ def percentile(values: list[float], percent: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else float("nan")
 
 
+def usual_environment() -> dict[str, str]:
+    """This process's environment for one whose start is measured: Python shall keep compiled modules, as it does for
+    nearly everybody, also where a container's environment says that it should not."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def machine() -> dict[str, str]:
     """The machine in words: processor, cores, memory, GPU, system, Python."""
     model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")

@@ -2,18 +2,17 @@
 
 `emograph launch` in a process of its own, on the synthetic camera, with a subscriber that was there before. The first
 frame is the capture time of the first event that comes. Files are in memory and modules compiled, as at everybody's
-second start: Python shall keep its bytecode here, also where the environment says that it should not.
+second start.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
 import time
 
-from bench.record import Result, Settings, middle, percentile
+from bench.record import Result, Settings, middle, percentile, usual_environment
 from pipeline.errors import UserError
 from pipeline.subscription import subscribe
 
@@ -55,10 +54,9 @@ def _start(graph: str) -> tuple[float, float]:
         endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     with subscribe(endpoint, kinds=["observation"]) as subscription:
         began = time.time()
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         command = [sys.executable, "-m", "pipeline.cli", "launch", graph.format(endpoint), "-q"]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        with subprocess.Popen(command, env=environment, **pipes) as process:
+        with subprocess.Popen(command, env=usual_environment(), **pipes) as process:
             try:
                 end = time.monotonic() + LIMIT
                 while (event := subscription.receive(0.2)) is None:

@@ -7,7 +7,6 @@ import os
 import sys
 
 from pipeline.errors import UserError
-from pipeline.spawner import begin
 from pipeline.streams import mend_streams, silence
 
 DEBUG = "EMOGRAPH_DEBUG"
@@ -25,6 +24,8 @@ def main() -> None:
     try:
         mend_streams()
         if _launches(sys.argv[1:]):
+            from pipeline.spawner import begin
+
             begin()
         # Inside, since it takes a while: a Ctrl-C meanwhile is a Ctrl-C like any other.
         from pipeline.commands import app

@@ -22,7 +22,7 @@ from bench.cli import BENCHMARKS, bench
 from bench.graphs import measure
 from bench.nodes import register
 from bench.peers.meter import Meter, touch
-from bench.record import Result, Settings, cell, markdown, middle, percentile, versions
+from bench.record import Result, Settings, cell, markdown, middle, percentile, usual_environment, versions
 from pipeline.errors import UserError
 from tests.support.command import emograph
 from tests.support.graphs import VIDEOS
@@ -90,6 +90,13 @@ def test_a_result_of_another_machine_is_not_replaced(tmp_path: Path, monkeypatch
         page = result.write(Settings(), tmp_path)
         assert f"| {processor} |" in page.read_text()
     assert {path.stem[len("2026-11-25-") :] for path in tmp_path.iterdir()} == {"classify", "classify-amd-epyc"}
+
+
+def test_what_is_started_for_its_start_keeps_its_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "module.py").touch()
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    subprocess.run([sys.executable, "-c", "import module"], check=True, cwd=tmp_path, env=usual_environment())
+    assert list(tmp_path.glob("__pycache__/module.*.pyc"))
 
 
 def test_the_peers_python_is_asked_for_the_peers_versions(tmp_path: Path):
