@@ -45,6 +45,11 @@ CLOSE = 0.15
 wider look."""
 
 
+BUSY_FOR = 5.0
+"""Seconds after a frame was dropped for which a camera still counts as short of time: shorter, and it would be so
+again at once."""
+
+
 class HaarDetectProperties(Properties):
     cascade: Literal["frontal", "alt2", "profile", "frontal+profile", "alt2+profile"] = Field(
         "frontal", description="OpenCV's frontalface_default, frontalface_alt2 or profileface (both ways)"
@@ -72,6 +77,11 @@ class HaarDetectProperties(Properties):
     )
     still_scan_interval: Seconds = Field(
         2.0, description="look for new faces this often where nothing has changed, too; 0: every full_scan_interval"
+    )
+    busy_scan_interval: Seconds = Field(
+        1.0,
+        description="look for new faces no more often than this while a live camera's frames are dropped for want of "
+        "time; 0: as often as ever, which costs more frames",
     )
     margin: float = Field(
         DEFAULT.margin,
@@ -126,12 +136,16 @@ class HaarDetect(Transform):
         if stream is None:
             tracker = Tracker(self.props.track_confirm, self.props.track_gap, self._first_id(buffer))
             phase = zlib.crc32(buffer.stream.encode()) / 2**32
-            intervals = self.props.full_scan_interval, self.props.still_scan_interval
+            props = self.props
+            intervals = props.full_scan_interval, props.still_scan_interval, props.busy_scan_interval
             stream = _Stream(self._detector, tracker, *intervals, phase)
             self._streams[buffer.stream] = stream
             self._announce(buffer)
         grey = _grey(buffer.frame, self.name)
-        tracks = stream.follow(grey, stream.seconds(buffer))
+        now = stream.seconds(buffer)
+        if stream.missed(buffer) and not self.lossless:
+            stream.spare(now)
+        tracks = stream.follow(grey, now)
         patches = cut_patches(grey, [t.box for t in tracks], self._spec)
         for track, patch in zip(tracks, patches, strict=True):
             attrs = {"held": True} if track.held else {}
@@ -166,22 +180,34 @@ class HaarDetect(Transform):
 class _Stream:
     """One camera: the faces known in it, and when to search all of it again.
 
-    phase: 0 to 1, when within an interval its searches fall due, so that cameras which started together do not all
-    search at the same moment.
+    scan_interval, still_interval, busy_interval: seconds between searches of what has changed, of everything, and of
+    either while frames are dropped. phase: 0 to 1, when within an interval its searches fall due, so that cameras which
+    started together do not all search at the same moment.
     """
 
     def __init__(
-        self, detector: FaceDetector, tracker: Tracker, scan_interval: float, still_interval: float, phase: float
+        self,
+        detector: FaceDetector,
+        tracker: Tracker,
+        scan_interval: float,
+        still_interval: float,
+        busy_interval: float,
+        phase: float,
     ) -> None:
         self.tracker = tracker
         self._detector = detector
         self._changes = ChangeMap()
         self._interval = scan_interval
         self._still_interval = still_interval
+        self._busy_interval = busy_interval
         self._phase = phase
-        self._next_sweep = self._next_full_sweep = self._now = -math.inf
+        self._last_sweep = self._next_sweep = self._next_full_sweep = self._now = self._busy_until = -math.inf
         self._seconds = 0.0
-        self._pts = self._captured = -1
+        self._pts = self._captured = self._sequence = -1
+
+    def spare(self, now: float) -> None:
+        """There is too little time for this camera: search less for a while."""
+        self._busy_until = now + BUSY_FOR
 
     def follow(self, grey: np.ndarray, now: float) -> list[Track]:
         """The faces of the frame at `now` seconds."""
@@ -196,12 +222,16 @@ class _Stream:
     def restart(self) -> None:
         """The stream ended or began anew: forget its faces, search all of the next frame."""
         self.tracker.clear()
-        self._next_sweep = self._next_full_sweep = self._now = -math.inf
+        self._last_sweep = self._next_sweep = self._next_full_sweep = self._now = self._busy_until = -math.inf
 
     def _search(self, grey: np.ndarray, now: float) -> Detections:
         """Known faces where they are expected; now and then what has changed, more seldom everything."""
         parts = [self._look(grey, track) for track in self.tracker.tracks]
-        if now >= self._next_sweep:
+        # A search takes the time of several frames. Where there is too little for all, following who is there goes
+        # first: what is put off is found a moment later, a frame that is dropped is gone.
+        put_off = now < self._busy_until and now < self._last_sweep + self._busy_interval
+        if now >= self._next_sweep and not put_off:
+            self._last_sweep = now
             self._next_sweep = self._due(now, self._interval)
             known = [box for part in parts for box in part.boxes]
             everything = now >= self._next_full_sweep
@@ -227,6 +257,11 @@ class _Stream:
             needed = math.ceil(needed / 2)  # believed already: less evidence will do
         found = self._detector.look(grey, track.box, size=CLOSE, margin=CLOSE, min_neighbors=needed)
         return found if len(found.boxes) else self._detector.look(grey, track.box, min_neighbors=needed)
+
+    def missed(self, buffer: Buffer) -> bool:
+        """Whether frames between the last one and this never came here."""
+        before, self._sequence = self._sequence, buffer.sequence
+        return 0 <= before < buffer.sequence - 1
 
     def seconds(self, buffer: Buffer) -> float:
         """The stream's time at `buffer`: its PTS, but the clock where a source gives every frame the same."""

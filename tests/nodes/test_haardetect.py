@@ -224,6 +224,42 @@ def test_between_full_scans_most_of_the_work_is_saved(monkeypatch, properties, f
     assert searched.count(1.0) in full
 
 
+@pytest.mark.parametrize(
+    ("lossless", "properties", "every", "searches"),
+    [
+        (False, {}, 1, 40),  # at each of 41 frames, 200 ms apart, but one: the rhythm of the stream begins in between
+        (False, {}, 2, 9),  # every second frame is dropped: at once, and then after a second each
+        (False, {"busy_scan_interval": "2s"}, 2, 5),
+        (False, {"busy_scan_interval": 0}, 2, 40),
+        (True, {}, 2, 40),  # there nothing is dropped: such numbers only look like it
+    ],
+)
+def test_a_camera_that_is_short_of_time_searches_less(monkeypatch, lossless, properties, every, searches):
+    calls: list[int] = []
+    monkeypatch.setattr(FaceDetector, "sweep", lambda *_: calls.append(1) or NOTHING)
+    properties = {"full_scan_interval": "200ms", **properties}
+    with Harness(HaarDetect(**properties), lossless=lossless) as h:
+        for n in range(41):
+            buffer = h.buffer(EMPTY + np.uint8(40 * (n % 2)), pts=n * 200_000_000)
+            buffer.sequence = n * every
+            h.push_all([buffer])
+    assert abs(len(calls) - searches) <= 1
+
+
+def test_a_camera_that_has_time_again_searches_as_before(monkeypatch):
+    calls: list[int] = []
+    monkeypatch.setattr(FaceDetector, "sweep", lambda *_: calls.append(1) or NOTHING)
+    with Harness(HaarDetect(full_scan_interval="200ms")) as h:
+        for n in range(61):
+            buffer = h.buffer(EMPTY + np.uint8(40 * (n % 2)), pts=n * 200_000_000)
+            buffer.sequence = n + (n >= 5)  # one frame is dropped, at second 1
+            h.push_all([buffer])
+            if n == 30:
+                busy = len(calls)
+    assert 9 <= busy <= 11  # five in the first second, five in those after the drop
+    assert len(calls) - busy >= 29  # from second 6 on
+
+
 def test_a_covered_face_is_held_and_keeps_its_id():
     frames = camera(16)
     for buffer in frames[6:10]:
