@@ -154,8 +154,13 @@ class Spawner:
         self.started_at = time.monotonic()
         self.control = self._control.fileno()
         """Becomes readable when the spawner is ready."""
-        with contextlib.suppress(ConnectionError):  # it has ended: whoever asks for it will see
+        try:
             self._prepare(modules, group)
+        except ConnectionError:
+            pass  # it has ended: whoever asks for it will see
+        except OSError as error:
+            self.close()
+            raise UserError(f"cannot start a process: {error.strerror or error}") from None
 
     @property
     def alive(self) -> bool:
