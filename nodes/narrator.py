@@ -195,4 +195,5 @@ def _region(region: Region) -> Event:
         "raw": plain(region.raw),
         "detection": float(region.score),
         "held": bool(region.attrs.get("held")),
+        "reused": bool(region.attrs.get("reused")),
     }

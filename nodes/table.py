@@ -33,7 +33,7 @@ from pipeline.jsonlines import dumps
 from pipeline.node import Words
 
 COLUMNS = (
-    "camera", "frame", "time", "wall", "track", "x", "y", "width", "height", "held", "label", "score",
+    "camera", "frame", "time", "wall", "track", "x", "y", "width", "height", "held", "reused", "label", "score",
 )  # fmt: skip
 """Before the probabilities; what they hold is in docs/watching.md."""
 RAW = "raw_"
@@ -131,7 +131,7 @@ class Table(Sink):
         self._check_fit(buffer.stream, [*smoothed, *raw])
         box = (round(float(value), 2) for value in region.box)
         track = None if region.track is None else int(region.track)
-        row += [track, *box, bool(region.attrs.get("held"))]
+        row += [track, *box, bool(region.attrs.get("held")), bool(region.attrs.get("reused"))]
         row += [region.label, _rounded(label_score(region.label, smoothed))]
         return row + [_rounded(found.get(label)) for found in (smoothed, raw) for label in self._labels]
 

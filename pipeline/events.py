@@ -30,6 +30,7 @@ SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
     "region": {
         "box": (list,), "track": _INT + _NONE, "label": _STR + _NONE, "score": _NUMBER + _NONE,
         "probabilities": (dict, *_NONE), "raw": (dict, *_NONE), "detection": _NUMBER, "held": (bool, *_NONE),
+        "reused": (bool, *_NONE),
     },
     "change": {
         "what": _STR, "track": _INT, "label": _STR + _NONE, "previous": _STR + _NONE,
@@ -61,7 +62,8 @@ class EventRegion:
     camera, or None. label: its expression smoothed over time, `uncertain`, or None when nothing classified
     it. score: the label's probability, 0..1. probabilities: label -> smoothed probability; raw: the same for
     this frame alone. detection: the detector's own confidence, in its own scale. held: the detector missed the
-    face in this frame, and the box is where it was expected.
+    face in this frame, and the box is where it was expected. reused: the network was not asked anew, since the face
+    looked as it had a moment before: `raw` is of that frame.
     """
 
     box: tuple[float, float, float, float]
@@ -72,6 +74,7 @@ class EventRegion:
     raw: dict[str, float]
     detection: float
     held: bool = False
+    reused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +217,7 @@ def _region(raw: dict[str, Any]) -> EventRegion:
         raw=_probabilities(raw.get("raw")),
         detection=float(raw["detection"]),
         held=bool(raw.get("held")),
+        reused=bool(raw.get("reused")),
     )
 
 

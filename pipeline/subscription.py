@@ -260,8 +260,8 @@ def to_dataframe(events: Iterable[Event]) -> pandas.DataFrame:
     """A pandas table: a row for each face of each observation, for each change and each status.
 
     Columns: time (UTC), run (id of the publisher's process), camera, frame (its number, of an observation), kind,
-    what, track, label, score (0..1), previous, x, y, width, height (pixels), held (of an observation), duration (s),
-    pts (ns), sequence, lost, snapshot, then one column with the smoothed probability of each label that occurs, then
+    what, track, label, score (0..1), previous, x, y, width, height (pixels), held, reused (of an observation),
+    duration (s), pts (ns), sequence, lost, snapshot, then one column with the smoothed probability of each label that occurs, then
     one with that of the frame alone, `raw_` and the label (with a `?` behind it where another column has the name).
     An observation without faces gives no row. A column has the same dtype whatever comes, also when nothing does.
 
@@ -273,9 +273,9 @@ def to_dataframe(events: Iterable[Event]) -> pandas.DataFrame:
     import pandas
 
     columns = (
-        "time run camera frame kind what track label score previous x y width height held duration pts sequence lost"
+        "time run camera frame kind what track label score previous x y width height held reused duration pts sequence"
     )
-    columns = [*columns.split(), "snapshot"]
+    columns = [*columns.split(), "lost", "snapshot"]
     rows: list[dict[str, Any]] = []
     smoothed: dict[str, str] = {}
     """Label -> its column."""
@@ -291,7 +291,7 @@ def to_dataframe(events: Iterable[Event]) -> pandas.DataFrame:
                     smoothed[label] = _free(label, [*columns, *smoothed.values(), *raw.values()])
                 row[smoothed[label]] = probability
             if isinstance(face, EventRegion):
-                row["held"] = face.held
+                row["held"], row["reused"] = face.held, face.reused
                 for label, probability in face.raw.items():
                     if label not in raw:
                         raw[label] = _free(f"raw_{label}", [*columns, *smoothed.values(), *raw.values()])
@@ -307,6 +307,7 @@ def to_dataframe(events: Iterable[Event]) -> pandas.DataFrame:
         **dict.fromkeys(("run", "camera", "kind", "what", "label", "previous"), text),
         "time": "datetime64[us, UTC]",
         "held": "boolean",
+        "reused": "boolean",
         "sequence": "int64",
         "lost": "int64",
         "snapshot": "bool",

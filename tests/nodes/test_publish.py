@@ -66,9 +66,9 @@ def test_numbers_of_numpys_types_are_told_too():
     assert (told[1].track, told[1].score, told[2].regions[0].box) == (3, 1.0, (1.0, 2.0, 3.0, 4.0))
 
 
-def test_tells_which_faces_were_held_and_which_cameras_there_are():
+def test_tells_which_faces_were_held_or_reused_and_which_cameras_there_are():
     region = face()
-    region.attrs["held"] = True
+    region.attrs["held"] = region.attrs["reused"] = True
     with publishing(streams=("door", "desk")) as h:
         h.push(stream="door", regions=[])
         with join(h) as events:
@@ -76,8 +76,8 @@ def test_tells_which_faces_were_held_and_which_cameras_there_are():
             h.mark("eos", "door")
             told = drain(events)
     [seen] = [event for event in told if event.regions]
-    assert [r.held for r in seen.regions] == [False, True]
-    assert [r["held"] for r in seen.fields["regions"]] == [False, True]
+    assert [r.held for r in seen.regions] == [r.reused for r in seen.regions] == [False, True]
+    assert [(r["held"], r["reused"]) for r in seen.fields["regions"]] == [(False, False), (True, True)]
     assert [e.cameras for e in told if e.kind == "status"] == [("door", "desk")] * 2  # desk was not heard of
 
 

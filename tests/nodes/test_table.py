@@ -51,13 +51,13 @@ def test_a_row_for_each_face_and_one_for_a_frame_without(tmp_path: Path):
     path = tmp_path / "new" / "out.csv"
     with Harness(Table(location=str(path)), streams=("door",), clock=0.000_001_5) as h:
         h.push(pts=0)
-        h.push(pts=33_366_667, regions=[face(), face("sad", None, attrs={"held": True})])
+        h.push(pts=33_366_667, regions=[face(), face("sad", None, attrs={"held": True, "reused": True})])
     assert path.read_text().splitlines()[0] == ",".join(HEADER)
     nobody, first, second = rows(path)
     assert [nobody.pop(name) for name in COLUMNS[:4]] == ["door", "0", "0.0", "2023-11-14T22:13:20.000001Z"]
     assert set(nobody.values()) == {""}
     assert [first[name] for name in COLUMNS] == [
-        "door", "1", "0.033367", "2023-11-14T22:13:20.000001Z", "1", "1.23", "2.0", "30.5", "40.0", "0", "happy", "0.765432",
+        "door", "1", "0.033367", "2023-11-14T22:13:20.000001Z", "1", "1.23", "2.0", "30.5", "40.0", "0", "0", "happy", "0.765432",
     ]  # fmt: skip
     assert (first["happy"], first["sad"], first["raw_happy"], first["raw_sad"]) == (
         "0.765432",
@@ -65,7 +65,7 @@ def test_a_row_for_each_face_and_one_for_a_frame_without(tmp_path: Path):
         "1.0",
         "0.0",
     )
-    assert (second["frame"], second["track"], second["held"], second["label"]) == ("1", "", "1", "sad")
+    assert [second[name] for name in ("frame", "track", "held", "reused", "label")] == ["1", "", "1", "1", "sad"]
     assert h.logs == [("info", f"writing {path}"), ("info", f"wrote {path}: 2 faces in 2 frames")]
 
 
@@ -73,12 +73,12 @@ def test_json_lines_have_the_same_keys_and_real_types(tmp_path: Path):
     path = tmp_path / "out.JSONL"
     with Harness(Table(location=str(path))) as h:
         h.push(pts=0)
-        h.push(pts=40 * MS, regions=[face(attrs={"held": True}), face(track=np.int64(2), p=float("nan"))])  # type: ignore[arg-type]
+        h.push(pts=40 * MS, regions=[face(attrs={"held": True, "reused": True}), face(track=np.int64(2), p=float("nan"))])  # type: ignore[arg-type]
     nobody, first, second = (json.loads(line) for line in path.read_text().splitlines())
     assert list(nobody) == list(first) == HEADER
-    assert (nobody["track"], nobody["held"], nobody["happy"]) == (None, None, None)
-    assert (first["time"], first["track"], first["held"], first["happy"]) == (0.04, 1, True, 0.765432)
-    assert (second["track"], second["held"], second["happy"]) == (2, False, None)  # JSON knows no NaN
+    assert {nobody[name] for name in ("track", "held", "reused", "happy")} == {None}
+    assert [first[name] for name in ("time", "track", "held", "reused", "happy")] == [0.04, 1, True, True, 0.765432]
+    assert [second[name] for name in ("track", "held", "reused", "happy")] == [2, False, False, None]  # JSON has no NaN
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_pandas_reads_it(tmp_path: Path, suffix: str, read: Any):
     faces = found[found.label.notna()]
     assert faces.groupby("label").happy.mean().round(3).to_dict() == {"happy": 0.765, "sad": 0.039}
     assert (faces[list(LABELS)].sum(axis=1) - 1).abs().max() < 1e-5
-    assert faces.held.sum() == 0
+    assert faces.held.sum() == faces.reused.sum() == 0
     assert pandas.to_datetime(faces.wall).dt.tz is not None
 
 

@@ -199,12 +199,13 @@ def test_dataframe_has_a_row_for_each_face_change_and_status():
 
 
 def test_dataframe_tells_runs_frames_and_raw_probabilities():
-    seen = {**FACE, "held": True}
-    told = [fields("observation", regions=[seen, FACE]), fields("change", run="r2", frame=9), fields("status")]
+    seen = {**FACE, "held": True, "reused": False}
+    told = [fields("observation", regions=[seen, {**FACE, "reused": True}]), fields("change", run="r2", frame=9), fields("status")]
     table = to_dataframe(event for f in told for event in decode(encode(f)))
     assert list(table.run) == ["r1", "r1", "r2", "r1"]
     assert list(table.frame.fillna(-1)) == [3, 3, -1, -1]  # a change has no `frame`: somebody's own field is none
     assert list(table.held.astype(object).where(table.held.notna(), None)) == [True, False, None, None]
+    assert list(table.reused.astype(object).where(table.reused.notna(), None)) == [False, True, None, None]
     assert list(table.columns)[-4:] == ["happy", "sad", "raw_happy", "raw_sad"]
     assert list(table.raw_happy.fillna(-1)) == [1.0, 1.0, -1, -1]
     assert (table.happy[0], table.raw_sad[0]) == (0.75, 0.0)
@@ -215,7 +216,7 @@ def test_dataframe_has_the_same_dtypes_whatever_comes(kinds: list[str]):
     table = to_dataframe(event for kind in kinds for event in decode(encode(fields(kind))))
     text = pandas.Series(["text"]).dtype
     expected = dict.fromkeys(["run", "camera", "kind", "what", "label", "previous"], text) | {
-        "time": "datetime64[us, UTC]", "frame": "Int64", "track": "Int64", "held": "boolean", "pts": "Int64",
+        "time": "datetime64[us, UTC]", "frame": "Int64", "track": "Int64", "held": "boolean", "reused": "boolean", "pts": "Int64",
         "sequence": "int64", "lost": "int64", "snapshot": "bool",
         **dict.fromkeys(["score", "x", "y", "width", "height", "duration"], "float64"),
     }  # fmt: skip
