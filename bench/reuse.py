@@ -65,12 +65,12 @@ def _tracks(clip: Path, network: Any) -> list[Track]:
 def _compare(tracks: list[Track], interval: float, change: float) -> dict[str, Any]:
     asked, labels_differ, apart = 0, 0, []
     for track in tracks:
-        every, some = Memory(SMOOTHING), Memory(SMOOTHING, interval, change)
+        every, some = Memory(SMOOTHING), Memory(SMOOTHING, change)
         for pts, patch, raw in track:
-            answer = some.recall(1, pts, patch)
+            answer = some.recall(1, pts, patch, interval)
             if answer is None:
                 asked += 1
-                answer = some.ask(1, pts, patch)
+                answer = some.ask(1, pts, patch, interval)
                 answer.raw = raw
             assert answer.raw is not None
             exact, near = every.smooth(1, pts, raw), some.smooth(1, pts, answer.raw)

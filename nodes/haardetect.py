@@ -19,6 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from nodes.facedetector import Detections, FaceDetector, cut_patches, merged
 from nodes.motion import ChangeMap
 from nodes.preprocess import DEFAULT, Preprocess
+from nodes.shortage import Shortage
 from nodes.tracker import Track, Tracker, iou
 from pipeline import Buffer, Mark, Properties, Region, Seconds, Transform, UserError, pad
 
@@ -43,11 +44,6 @@ SMALLEST = 24
 CLOSE = 0.15
 """Fraction of its side by which a face is expected to move or grow from one frame to the next; who does more costs a
 wider look."""
-
-
-BUSY_FOR = 5.0
-"""Seconds after a frame was dropped for which a camera still counts as short of time: shorter, and it would be so
-again at once."""
 
 
 class HaarDetectProperties(Properties):
@@ -80,8 +76,8 @@ class HaarDetectProperties(Properties):
     )
     busy_scan_interval: Seconds = Field(
         1.0,
-        description="look for new faces no more often than this while a live camera's frames are dropped for want of "
-        "time; 0: as often as ever, which costs more frames",
+        description="look for new faces no more often than this while there is too little time for all frames of live "
+        "cameras; 0: as often as ever, which costs frames",
     )
     margin: float = Field(
         DEFAULT.margin,
@@ -129,6 +125,7 @@ class HaarDetect(Transform):
             detect_width=p.detect_width,
             min_score=p.min_score,
         )
+        self._shortage = Shortage()
         self._streams: dict[str, _Stream] = {}
 
     def transform(self, buffer: Buffer) -> Buffer:
@@ -143,9 +140,8 @@ class HaarDetect(Transform):
             self._announce(buffer)
         grey = _grey(buffer.frame, self.name)
         now = stream.seconds(buffer)
-        if stream.missed(buffer) and not self.lossless:
-            stream.spare(now)
-        tracks = stream.follow(grey, now)
+        short = not self.lossless and self._shortage.seen(buffer, self.clock())
+        tracks = stream.follow(grey, now, short)
         patches = cut_patches(grey, [t.box for t in tracks], self._spec)
         for track, patch in zip(tracks, patches, strict=True):
             attrs = {"held": True} if track.held else {}
@@ -201,35 +197,30 @@ class _Stream:
         self._still_interval = still_interval
         self._busy_interval = busy_interval
         self._phase = phase
-        self._last_sweep = self._next_sweep = self._next_full_sweep = self._now = self._busy_until = -math.inf
+        self._last_sweep = self._next_sweep = self._next_full_sweep = self._now = -math.inf
         self._seconds = 0.0
-        self._pts = self._captured = self._sequence = -1
+        self._pts = self._captured = -1
 
-    def spare(self, now: float) -> None:
-        """There is too little time for this camera: search less for a while."""
-        self._busy_until = now + BUSY_FOR
-
-    def follow(self, grey: np.ndarray, now: float) -> list[Track]:
-        """The faces of the frame at `now` seconds."""
+    def follow(self, grey: np.ndarray, now: float, short: bool) -> list[Track]:
+        """The faces of the frame at `now` seconds. short: there is too little time for all frames."""
         if now < self._now:
             self.restart()
         self._now = now
         self.tracker.advance(now)
-        found = self._search(grey, now) if self._interval else self._detector.scan(grey)
+        found = self._search(grey, now, short) if self._interval else self._detector.scan(grey)
         sure = found.neighbors >= SURE * self._detector.min_neighbors
         return self.tracker.update(found.boxes, found.scores, sure)
 
     def restart(self) -> None:
         """The stream ended or began anew: forget its faces, search all of the next frame."""
         self.tracker.clear()
-        self._last_sweep = self._next_sweep = self._next_full_sweep = self._now = self._busy_until = -math.inf
+        self._last_sweep = self._next_sweep = self._next_full_sweep = self._now = -math.inf
 
-    def _search(self, grey: np.ndarray, now: float) -> Detections:
+    def _search(self, grey: np.ndarray, now: float, short: bool) -> Detections:
         """Known faces where they are expected; now and then what has changed, more seldom everything."""
         parts = [self._look(grey, track) for track in self.tracker.tracks]
-        # A search takes the time of several frames. Where there is too little for all, following who is there goes
-        # first: what is put off is found a moment later, a frame that is dropped is gone.
-        put_off = now < self._busy_until and now < self._last_sweep + self._busy_interval
+        # A search takes the time of several frames: where there is too little, following who is there goes first.
+        put_off = short and now < self._last_sweep + self._busy_interval
         if now >= self._next_sweep and not put_off:
             self._last_sweep = now
             self._next_sweep = self._due(now, self._interval)
@@ -257,11 +248,6 @@ class _Stream:
             needed = math.ceil(needed / 2)  # believed already: less evidence will do
         found = self._detector.look(grey, track.box, size=CLOSE, margin=CLOSE, min_neighbors=needed)
         return found if len(found.boxes) else self._detector.look(grey, track.box, min_neighbors=needed)
-
-    def missed(self, buffer: Buffer) -> bool:
-        """Whether frames between the last one and this never came here."""
-        before, self._sequence = self._sequence, buffer.sequence
-        return 0 <= before < buffer.sequence - 1
 
     def seconds(self, buffer: Buffer) -> float:
         """The stream's time at `buffer`: its PTS, but the clock where a source gives every frame the same."""

@@ -261,9 +261,10 @@ def to_dataframe(events: Iterable[Event]) -> pandas.DataFrame:
 
     Columns: time (UTC), run (id of the publisher's process), camera, frame (its number, of an observation), kind,
     what, track, label, score (0..1), previous, x, y, width, height (pixels), held, reused (of an observation),
-    duration (s), pts (ns), sequence, lost, snapshot, then one column with the smoothed probability of each label that occurs, then
-    one with that of the frame alone, `raw_` and the label (with a `?` behind it where another column has the name).
-    An observation without faces gives no row. A column has the same dtype whatever comes, also when nothing does.
+    duration (s), pts (ns), sequence, lost, snapshot, then one column with the smoothed probability of each label that
+    occurs, then one with that of the frame alone, `raw_` and the label (with a `?` behind it where another column has
+    the name). An observation without faces gives no row. A column has the same dtype whatever comes, also when nothing
+    does.
 
     The events must come to an end (`timeout`, `itertools.islice`).
 

@@ -39,27 +39,28 @@ class _Track:
 class Memory:
     """The tracks of one stream.
 
-    smoothing: time constant in seconds, 0 for none. interval: seconds for which an answer may stand, 0 for none.
-    change: mean absolute difference in grey levels (0..255) above which a face counts as changed.
+    smoothing: time constant in seconds, 0 for none. change: mean absolute difference in grey levels (0..255) above
+    which a face counts as changed.
     """
 
-    def __init__(self, smoothing: float, interval: float = 0.0, change: float = 0.0) -> None:
-        self._smoothing, self._interval_ns, self._change = smoothing, round(interval * 1e9), change
+    def __init__(self, smoothing: float, change: float = 0.0) -> None:
+        self._smoothing, self._change = smoothing, change
         self._tracks: dict[int, _Track] = {}
 
-    def recall(self, track: int, pts: int, patch: np.ndarray) -> Answer | None:
-        """The track's last answer, if it may stand for this patch, uint8 (S, S), too."""
+    def recall(self, track: int, pts: int, patch: np.ndarray, interval: float) -> Answer | None:
+        """The track's last answer, if it is younger than `interval` seconds and may stand for this patch, uint8 (S, S),
+        too."""
         known = self._tracks.get(track)
-        if not self._interval_ns or known is None or known.answer is None or known.look is None:
+        if known is None or known.answer is None or known.look is None:
             return None
-        if not 0 <= pts - known.asked < self._interval_ns:
+        if not 0 <= pts - known.asked < round(interval * 1e9):
             return None
         return known.answer if difference(coarse(patch), known.look) <= self._change else None
 
-    def ask(self, track: int, pts: int, patch: np.ndarray) -> Answer:
-        """A new answer for this patch, to be filled by whoever runs the network."""
+    def ask(self, track: int, pts: int, patch: np.ndarray, interval: float) -> Answer:
+        """A new answer for this patch, to be filled by whoever runs the network; kept where `interval` is not 0."""
         answer = Answer()
-        if self._interval_ns:
+        if interval:
             known = self._track(track, pts)
             known.answer, known.look, known.asked = answer, coarse(patch), pts
         return answer

@@ -19,6 +19,7 @@ from nodes.emotion.backends import Backend, conflict, int8_can_be_had, load
 from nodes.emotion.busy import ALWAYS, Busy
 from nodes.emotion.memory import Answer, Memory
 from nodes.preprocess import DEFAULT, UNCERTAIN
+from nodes.shortage import Shortage
 from pipeline import BatchTransform, Buffer, Properties, Region, Seconds, UserError, pad
 
 
@@ -51,6 +52,12 @@ class Emotion(BatchTransform):
         )
         reclassify_interval: Seconds = Field(
             0.0, le=5, description="how long the answer for a tracked face that looks the same may stand; 0: never"
+        )
+        busy_reclassify_interval: Seconds = Field(
+            0.5,
+            le=5,
+            description="the same while there is too little time for all frames of live cameras, if it is longer; 0: as"
+            " ever, which costs frames",
         )
         reclassify_change: float = Field(
             4.0, ge=0, le=255, description="mean difference in grey levels above which a face looks another"
@@ -98,8 +105,9 @@ class Emotion(BatchTransform):
         self.labels, self._size, self._margin = header.labels, header.preprocess.size, header.preprocess.margin
         self._fits = self._misfits = False
         """Whether a patch of the network's size has come, and of another one."""
-        self._margin_told = self._busy_told = False
+        self._margin_told = self._busy_told = self._sparing_told = False
         self._busy = Busy()
+        self._shortage = Shortage()
         self._memories: dict[str, Memory] = {}
         try:
             self._classify: Backend | None = load(
@@ -123,8 +131,9 @@ class Emotion(BatchTransform):
         begun = self.clock()
         faces = [(b, r, p) for b in buffers for r in b.regions if (p := self._patch(r)) is not None]
         asked: list[tuple[np.ndarray, Answer]] = []
+        interval = self._interval(buffers)
         try:
-            answers = [self._answer(buffer, region, patch, asked) for buffer, region, patch in faces]
+            answers = [self._answer(buffer, region, patch, interval, asked) for buffer, region, patch in faces]
             for begin in range(0, len(asked), self.max_batch):
                 if begin:
                     self.breathe()  # one buffer may bring more faces than a batch holds
@@ -160,16 +169,37 @@ class Emotion(BatchTransform):
             raise UserError(f"{self.name}: {self.props.weights} gives probabilities that are no numbers: it is broken")
         return found
 
+    def _interval(self, buffers: list[Buffer]) -> float:
+        """Seconds for which answers may stand: longer where time is short, so that the frames go first."""
+        props, short = self.props, False
+        if not self.lossless:
+            for buffer in buffers:
+                short |= self._shortage.seen(buffer, self.clock())
+        spared = props.busy_reclassify_interval if short else 0.0
+        if spared > props.reclassify_interval and not self._sparing_told:
+            self._sparing_told = True
+            text = f"faces that look the same are classified every {spared:g} s (busy_reclassify_interval)"
+            self.log("info", f"there is too little time for all frames; until that is over, {text}")
+        return max(props.reclassify_interval, spared)
+
     def _answer(
-        self, buffer: Buffer, region: Region, patch: np.ndarray, asked: list[tuple[np.ndarray, Answer]]
+        self,
+        buffer: Buffer,
+        region: Region,
+        patch: np.ndarray,
+        interval: float,
+        asked: list[tuple[np.ndarray, Answer]],
     ) -> Answer:
         """The answer that stands for a face, or a new one, to be filled, which joins `asked`."""
-        memory = self._memory(buffer.stream)
-        answer = memory.recall(region.track, buffer.pts, patch) if region.track is not None else None
-        if answer is not None:
-            region.attrs["reused"] = True
-            return answer
-        answer = memory.ask(region.track, buffer.pts, patch) if region.track is not None else Answer()
+        if region.track is None:
+            answer = Answer()
+        else:
+            memory, seen = self._memory(buffer.stream), (region.track, buffer.pts, patch, interval)
+            known = memory.recall(*seen)
+            if known is not None:
+                region.attrs["reused"] = True
+                return known
+            answer = memory.ask(*seen)
         asked.append((patch, answer))
         return answer
 
@@ -218,8 +248,7 @@ class Emotion(BatchTransform):
 
     def _memory(self, stream: str) -> Memory:
         if stream not in self._memories:
-            props = self.props
-            self._memories[stream] = Memory(props.smoothing, props.reclassify_interval, props.reclassify_change)
+            self._memories[stream] = Memory(self.props.smoothing, self.props.reclassify_change)
         return self._memories[stream]
 
     def _label(self, buffer: Buffer, region: Region, raw: np.ndarray) -> None:

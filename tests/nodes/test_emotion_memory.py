@@ -104,12 +104,55 @@ def test_after_a_failure_the_face_is_asked_for_again():
     assert "reused" not in out.regions[0].attrs
 
 
+@pytest.mark.parametrize(
+    ("lossless", "properties", "dropped", "classified"),
+    [
+        # A face that stays the same, eight frames a second; a frame is dropped before the one of second 1.
+        (False, {}, True, [*range(0, 9), *range(12, 48, 4), *range(48, 80)]),
+        (False, {}, False, [*range(80)]),
+        (False, {"busy_reclassify_interval": 0}, True, [*range(80)]),
+        (False, {"reclassify_interval": "1s"}, True, [*range(0, 80, 8)]),  # longer than the other: it stands
+        (False, {"reclassify_interval": "250ms"}, True, [*range(0, 7, 2), *range(10, 48, 4), *range(48, 80, 2)]),
+        (True, {}, True, [*range(80)]),  # nothing is dropped there: such numbers only look like it
+    ],
+)  # fmt: skip
+def test_while_frames_are_dropped_answers_stand_for_longer(lossless, properties, dropped, classified):
+    node = Emotion(device="cpu", **properties)
+    fresh = []
+    with Harness(node, lossless=lossless) as harness:
+        asked = count_faces(node)
+        for eighth in range(80):
+            harness.clock = eighth / 8
+            buffer = harness.buffer(regions=[Region((0, 0, 9, 9), track=1, patch=lit(0))])
+            buffer.sequence += dropped and eighth >= 8
+            harness.push_all([buffer])
+            if "reused" not in buffer.regions[0].attrs:
+                fresh.append(eighth)
+    assert fresh == classified
+    assert len(asked) == len(classified)
+    told = [text for level, text in harness.logs if "busy_reclassify_interval" in text and level == "info"]
+    assert len(told) == (dropped and not lossless and properties.get("busy_reclassify_interval") != 0 and
+                         properties.get("reclassify_interval") != "1s")  # fmt: skip
+
+
+def test_while_frames_are_dropped_a_face_that_changes_is_classified_at_once():
+    with Harness(Emotion(device="cpu")) as harness:
+        reused = []
+        for number, amount in ((0, 0), (2, 0), (3, 3), (4, 6), (5, 6)):
+            harness.clock = number / 10
+            buffer = harness.buffer(regions=[Region((0, 0, 9, 9), track=1, patch=lit(amount))])
+            buffer.sequence = number
+            harness.push_all([buffer])
+            reused.append("reused" in buffer.regions[0].attrs)
+    assert reused == [False, False, True, False, True]
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.4])
 def test_a_track_that_is_long_gone_is_forgotten_and_one_that_stays_is_not(smoothing: float):
-    memory = Memory(smoothing, interval=1.0, change=4)
+    memory = Memory(smoothing, change=4)
     raw = np.full(7, 1 / 7, np.float32)
     for second in range(0, 31):
         for track in (1, *((2,) if second == 0 else ()), *((3,) if second == 30 else ())):
-            memory.ask(track, second * 1_000_000_000, lit(0)).raw = raw
+            memory.ask(track, second * 1_000_000_000, lit(0), 1.0).raw = raw
             memory.smooth(track, second * 1_000_000_000, raw)
     assert set(memory._tracks) == {1, 3}

@@ -240,7 +240,8 @@ def test_a_camera_that_is_short_of_time_searches_less(monkeypatch, lossless, pro
     properties = {"full_scan_interval": "200ms", **properties}
     with Harness(HaarDetect(**properties), lossless=lossless) as h:
         for n in range(41):
-            buffer = h.buffer(EMPTY + np.uint8(40 * (n % 2)), pts=n * 200_000_000)
+            h.clock = 0.2 * n
+            buffer = h.buffer(EMPTY + np.uint8(40 * (n % 2)))
             buffer.sequence = n * every
             h.push_all([buffer])
     assert abs(len(calls) - searches) <= 1
@@ -251,7 +252,8 @@ def test_a_camera_that_has_time_again_searches_as_before(monkeypatch):
     monkeypatch.setattr(FaceDetector, "sweep", lambda *_: calls.append(1) or NOTHING)
     with Harness(HaarDetect(full_scan_interval="200ms")) as h:
         for n in range(61):
-            buffer = h.buffer(EMPTY + np.uint8(40 * (n % 2)), pts=n * 200_000_000)
+            h.clock = 0.2 * n
+            buffer = h.buffer(EMPTY + np.uint8(40 * (n % 2)))
             buffer.sequence = n + (n >= 5)  # one frame is dropped, at second 1
             h.push_all([buffer])
             if n == 30:

@@ -73,7 +73,9 @@ def test_json_lines_have_the_same_keys_and_real_types(tmp_path: Path):
     path = tmp_path / "out.JSONL"
     with Harness(Table(location=str(path))) as h:
         h.push(pts=0)
-        h.push(pts=40 * MS, regions=[face(attrs={"held": True, "reused": True}), face(track=np.int64(2), p=float("nan"))])  # type: ignore[arg-type]
+        h.push(
+            pts=40 * MS, regions=[face(attrs={"held": True, "reused": True}), face(track=np.int64(2), p=float("nan"))]
+        )  # type: ignore[arg-type]
     nobody, first, second = (json.loads(line) for line in path.read_text().splitlines())
     assert list(nobody) == list(first) == HEADER
     assert {nobody[name] for name in ("track", "held", "reused", "happy")} == {None}

@@ -200,7 +200,11 @@ def test_dataframe_has_a_row_for_each_face_change_and_status():
 
 def test_dataframe_tells_runs_frames_and_raw_probabilities():
     seen = {**FACE, "held": True, "reused": False}
-    told = [fields("observation", regions=[seen, {**FACE, "reused": True}]), fields("change", run="r2", frame=9), fields("status")]
+    told = [
+        fields("observation", regions=[seen, {**FACE, "reused": True}]),
+        fields("change", run="r2", frame=9),
+        fields("status"),
+    ]
     table = to_dataframe(event for f in told for event in decode(encode(f)))
     assert list(table.run) == ["r1", "r1", "r2", "r1"]
     assert list(table.frame.fillna(-1)) == [3, 3, -1, -1]  # a change has no `frame`: somebody's own field is none
