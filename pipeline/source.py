@@ -393,7 +393,7 @@ class SourceRunner:
             self.stats.observe("latency_ms", latency / 1e6)
             self._window.delivered(latency)
         elif final is not None and final[1] == "late":
-            self._window.late()
+            self._window.late(captured)
         elif final is not None and final != DELIVERED and final[0] == self.name:
             self.stats.dropped[final[1]] = self.stats.dropped.get(final[1], 0) + 1
         if final is not None and final[0] != self.name:

@@ -1,8 +1,11 @@
 """How many frames of a source may be out in the graph at once, and when the next one may leave.
 
-A buffer that comes home `late` was work for nothing, so the source sends fewer: less at once, more again slowly
-(additive increase, as TCP does it; decrease by one, below two by half). Below one it is a single buffer at a time with
-a rest after it: where many cameras share what is too little for one buffer of each, they take turns.
+Cameras that share what is too little for all of them must come to even shares, though none knows of another. What each
+sees is how long its own buffers are on their way, and that tells all of them the same: how full the nodes are that they
+share. While it is short, a window grows by a constant for each trip; while it is long, it shrinks by a share of itself,
+so that of two windows the larger one loses more (additive increase, multiplicative decrease: Chiu and Jain 1989; by
+delay as in TCP Vegas, Brakmo and Peterson 1995). A buffer that comes home `late` was work for nothing: then it is half.
+Below one it is a single buffer at a time with a rest after it, so that many cameras take turns.
 """
 
 from __future__ import annotations
@@ -10,12 +13,14 @@ from __future__ import annotations
 import random
 import time
 
-_GROW_BELOW = 0.5
-"""Share of the latency budget under which a delivered buffer widens the window again."""
-_WHOLE = 10
-"""Delivered buffers that widen it by a whole one. The window is counted in these parts, which floats hold exactly."""
-_LEAST = _WHOLE / 4
+_STEP = 0.05
+"""What a window grows by in one trip, in buffers; and the share of it by which it shrinks in one."""
+_LEAST = 0.25
 """The smallest window. A quarter of one is one buffer, and after it a rest of three times as long as it took."""
+_FULL = 0.5
+"""A trip is long when this share of what the budget leaves above the shortest trip has gone with waiting."""
+_MEMORY_NS = 10_000_000_000
+"""The shortest trip is that of the last one to two of these spans, since a scene may come to need more work."""
 
 
 class Window:
@@ -26,33 +31,54 @@ class Window:
 
     def __init__(self, size: int, budget: int) -> None:
         self._budget = budget
-        self._most = size * _WHOLE
-        self._allowed: float = self._most
+        self._most = self._allowed = float(size)
+        self._refused = False
+        """Whether a frame has found the window full since the last one came home: else it is wide enough."""
+        self._halved_at = 0
+        self._shortest, self._shortest_before, self._since = budget, budget, 0
+        """The shortest trip since a moment, and in the span before it; all in monotonic ns."""
         self.rest_until = 0
         """Monotonic ns before which no buffer leaves."""
 
     def full(self, out: int) -> bool:
         """Whether no further buffer may leave now, with `out` of them on their way."""
-        if out >= max(1, self._allowed // _WHOLE):
-            return True
-        return self.rest_until > 0 and time.monotonic_ns() < self.rest_until
+        full = out >= max(1, int(self._allowed)) or (self.rest_until > 0 and time.monotonic_ns() < self.rest_until)
+        self._refused |= full
+        return full
 
     def delivered(self, latency: int) -> None:
         """A buffer came home delivered, after so many ns."""
-        if latency < _GROW_BELOW * self._budget:
-            self._allowed = min(self._allowed + 1, self._most)
+        if not self._budget:
+            return
+        shortest = self._shortest_trip(latency)
+        if latency >= shortest + _FULL * (self._budget - shortest):
+            self._allowed = max(_LEAST, self._allowed - _STEP)  # one of as many in a trip as the window holds
+        elif self._refused:
+            self._allowed = min(self._allowed + _STEP / self._allowed, self._most)
+        self._refused = False
 
-    def late(self) -> None:
-        """A buffer came home late."""
-        self._allowed = self._allowed - _WHOLE if self._allowed >= 2 * _WHOLE else max(_LEAST, self._allowed / 2)
+    def late(self, captured: int | None) -> None:
+        """A buffer, captured at so many monotonic ns, came home late. All that left before the first one of several
+        tell of the same jam."""
+        if captured is None or captured >= self._halved_at:
+            self._allowed = max(_LEAST, self._allowed / 2)
+            self._halved_at = time.monotonic_ns()
 
     def home(self, captured: int | None) -> None:
         """Any buffer that had left is whole again: rest, if it is time for that. captured: monotonic ns, if known."""
         now = time.monotonic_ns()
         self.rest_until = 0
-        if self._allowed < _WHOLE:
+        if self._allowed < 1:
             # What took longer than the budget waited for a node that stood still, which says nothing of the next one.
             trip = min(now - captured, self._budget) if captured is not None else 0
             # Not all at the same moment again: cameras that started together would go on in the same order.
             trip *= random.uniform(0.5, 1.5)
-            self.rest_until = now + int(trip * (_WHOLE / self._allowed - 1))
+            self.rest_until = now + int(trip * (1 / self._allowed - 1))
+
+    def _shortest_trip(self, latency: int) -> int:
+        """The shortest of late, with one that took `latency` ns just now."""
+        now = time.monotonic_ns()
+        if now - self._since > _MEMORY_NS:
+            self._shortest_before, self._shortest, self._since = self._shortest, latency, now
+        self._shortest = min(self._shortest, latency)
+        return min(self._shortest, self._shortest_before)
