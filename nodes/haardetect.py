@@ -77,7 +77,7 @@ class HaarDetectProperties(Properties):
     busy_scan_interval: Seconds = Field(
         1.0,
         description="look for new faces no more often than this while there is too little time for all frames of live "
-        "cameras; 0: as often as ever, which costs frames",
+        "cameras; 0: as often as ever, which costs frames. Without effect where full_scan_interval is 0",
     )
     margin: float = Field(
         DEFAULT.margin,

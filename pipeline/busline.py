@@ -71,9 +71,9 @@ class BusLine:
 
     def hear(self) -> Iterator[dict[str, Any]]:
         """What there is to hear now, the oldest first."""
-        while self._unheard:
+        self._unheard += self._receive()
+        while self._unheard:  # by what is done about it more may come to be heard, in `look`
             yield self._unheard.popleft()
-        yield from self._receive()
 
     def _receive(self) -> Iterator[dict[str, Any]]:
         while True:

@@ -13,7 +13,6 @@ import gc
 import importlib
 import json
 import os
-import resource
 import signal
 import socket
 import sys
@@ -25,28 +24,32 @@ MAX_DESCRIPTORS = 250
 """In one message; the kernel takes 253."""
 _EVERYBODYS = ("numpy", "cv2", "pydantic", "pipeline.worker")
 _PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a program."""
 
 
 def serve(control_fd: int, launcher: int) -> None:
     """The loop. Requests, each a message of its own, with the descriptors that come along:
 
-    `keep` (any): workers shall have these. `prepare` (a file of JSON: modules, environment, files, group): import; the
-    answer is `ready` and the numbers that the kept descriptors have here. `spawn` (the assignment, the stderr): the
-    answer is the worker's pid, or `!` and why not. `wait PID`: the answer is its return code.
+    `keep` (any): workers shall have these. `prepare` (a file of JSON: modules, environment, group): import; the answer
+    is `ready` and the numbers that the kept descriptors have here. `spawn` (the assignment, the stderr): the answer is
+    the worker's pid, or `!` and why not. `wait PID`: the answer is its return code.
     """
     # It ends when the launcher does, and never before: its workers would die with it, in the middle of their work.
-    for signum in _SIGNALS:
+    for signum in ENDING:
         signal.signal(signum, signal.SIG_IGN)
     die_with(launcher)
     call_process("spawner")
     me = os.getpid()
     control = socket.socket(fileno=control_fd)
+    started_with = dict(os.environ)
     _import(_EVERYBODYS)
     kept: list[int] = []
     threads = 1
     while True:
-        request, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, MAX_DESCRIPTORS)
+        request, descriptors, flags, _ = socket.recv_fds(control, MAX_MESSAGE, MAX_DESCRIPTORS)
+        if flags & socket.MSG_CTRUNC:
+            sys.exit("too few open files are allowed (ulimit -n)")
         match request.split():
             case []:
                 os._exit(0)
@@ -54,7 +57,7 @@ def serve(control_fd: int, launcher: int) -> None:
                 kept += descriptors
             case [b"prepare"]:
                 with open(descriptors[0], "rb") as file:
-                    _prepare(**json.load(file))
+                    _prepare(started_with, **json.load(file))
                 for descriptor in kept:
                     os.set_inheritable(descriptor, True)  # for workers that are started by `exec`
                 threads = len(os.listdir("/proc/self/task"))
@@ -78,15 +81,15 @@ def serve(control_fd: int, launcher: int) -> None:
                 control.send(b"%d" % os.waitstatus_to_exitcode(status))
 
 
-def _prepare(modules: Sequence[str], environment: dict[str, str], files: Sequence[int], group: int) -> None:
-    """Take over what the launcher has come to since this process was started.
+def _prepare(started_with: dict[str, str], modules: Sequence[str], environment: dict[str, str], group: int) -> None:
+    """Import, and take over what has changed in the launcher's environment since this process was started with one.
 
-    files: the limits of open files, soft and hard. group: the process group for all of the graph.
+    What imports have put into ours stays: OpenCV says there where its window's parts are. group: the process group for
+    all of the graph.
     """
-    os.environ.clear()
-    os.environ.update(environment)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files[0], files[1]))
+    for name in started_with.keys() - environment.keys():
+        os.environ.pop(name, None)
+    os.environ.update({name: value for name, value in environment.items() if started_with.get(name) != value})
     with contextlib.suppress(OSError):  # the reaper was killed, its group is gone; the workers still die with us
         os.setpgid(0, group)
     _import(modules)
@@ -104,7 +107,7 @@ def _become_worker(spawner: int, control: socket.socket, note: int, stderr: int,
     """In the forked process: take the assignment as stdin, and never come back."""
     try:
         die_with(spawner)  # holds after `exec` too
-        for signum in _SIGNALS:
+        for signum in ENDING:
             signal.signal(signum, signal.SIG_DFL)
         control.close()
         os.dup2(note, 0)

@@ -3,10 +3,10 @@
 Importing numpy, OpenCV and pydantic takes a process half a second and 40 MB. Done once and forked, a worker starts in
 milliseconds and shares the pages, so that a graph of sixteen cameras starts as quickly as one of one.
 
-The spawner is no child of the supervisor's own memory: it is a new interpreter without threads or sockets, and stays so
-(a process with threads cannot be forked safely: should a plugin have started one while it was imported, workers are
-started by `exec` in place of `fork`, at the old price). It dies with the supervisor, and the workers die with it; the
-supervisor then starts another one, and them anew.
+The spawner is no child of the supervisor's own memory: it is a new interpreter without threads, and stays so (a process
+with threads cannot be forked safely: should a plugin have started one while it was imported, workers are started by
+`exec` in place of `fork`, at the old price). It dies with the supervisor, and the workers die with it; the supervisor
+then starts another one, and them anew.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from pipeline.errors import UserError
-from pipeline.forkserver import MAX_DESCRIPTORS, MAX_MESSAGE
+from pipeline.forkserver import ENDING, MAX_DESCRIPTORS, MAX_MESSAGE
 
 REPLY_TIMEOUT = 5.0
 """Seconds that the spawner may take to fork, once it is ready."""
@@ -82,21 +82,23 @@ class _Interpreter:
     """A spawner that was started and has been told nothing yet. UserError when none can be started."""
 
     def __init__(self) -> None:
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.settimeout(REPLY_TIMEOUT)
-        self.stderr = os.memfd_create("emograph-spawner", os.MFD_CLOEXEC)
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pipeline.forkserver", str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.stderr, env=_environment(),
-                pass_fds=(theirs.fileno(),), process_group=0,
-            )  # fmt: skip
-        except OSError as error:
-            self.control.close()
-            os.close(self.stderr)
-            raise UserError(f"cannot start a process: {error.strerror}") from None
-        finally:
-            theirs.close()
+        self.launcher = os.getpid()
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as at_once:
+            try:
+                self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                ours.callback(self.control.close)
+                at_once.callback(theirs.close)
+                self.control.settimeout(REPLY_TIMEOUT)
+                self.stderr = os.memfd_create("emograph-spawner", os.MFD_CLOEXEC)
+                ours.callback(os.close, self.stderr)
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "pipeline.forkserver", str(theirs.fileno()), str(self.launcher)],
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.stderr, env=_environment(),
+                    pass_fds=(theirs.fileno(),), process_group=0,
+                )  # fmt: skip
+            except OSError as error:
+                raise UserError(f"cannot start a process: {error.strerror}") from None
+            ours.pop_all()
 
     def close(self) -> None:
         """End it; its workers have ended."""
@@ -122,12 +124,21 @@ def begin() -> None:
 
 
 @atexit.register
+def _end() -> None:
+    if _begun:
+        for signum in ENDING:  # a second Ctrl-C has nothing to add
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.signal(signum, signal.SIG_IGN)
+        _discard()
+
+
 def _discard() -> None:
     """No run came of it: a mistake in the graph."""
     while _begun:
         interpreter = _begun.pop()
-        interpreter.process.kill()
-        interpreter.close()
+        if interpreter.launcher == os.getpid():  # not in a process that was forked from it
+            interpreter.process.kill()
+            interpreter.close()
 
 
 def _environment() -> dict[str, str]:
@@ -205,6 +216,8 @@ class Spawner:
 
     def close(self) -> None:
         """End the spawner; its workers have ended."""
+        if not self.ready:
+            self._process.kill()  # it has no workers, and would hear of the end when all is imported
         self._interpreter.close()
 
     def last_words(self) -> str:
@@ -215,12 +228,11 @@ class Spawner:
         return f": {written[-1]}" if written else ""
 
     def _prepare(self, modules: Sequence[str], group: int) -> None:
+        with contextlib.suppress(OSError, ValueError):  # it may have started with a lower one than there is now
+            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
         for first in range(0, len(self._keep), MAX_DESCRIPTORS):
             socket.send_fds(self._control, [b"keep"], self._keep[first : first + MAX_DESCRIPTORS])
-        wanted = {
-            "modules": list(modules), "environment": _environment(), "group": group,
-            "files": resource.getrlimit(resource.RLIMIT_NOFILE),
-        }  # fmt: skip
+        wanted = {"modules": list(modules), "environment": _environment(), "group": group}
         with _note(json.dumps(wanted).encode()) as note:
             socket.send_fds(self._control, [b"prepare"], [note])
 

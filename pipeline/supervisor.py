@@ -210,8 +210,8 @@ class Supervisor:
         )
         try:
             child = self._spawner.spawn(assignment.pack())
-        except ConnectionError:
-            return  # it has just been killed: with the next one
+        except (ConnectionError, ProcessLookupError):
+            return  # it has just been killed, and with it what it had started: with the next one
         except (OSError, UserError) as error:
             text = error if isinstance(error, UserError) else f"cannot start a process: {error.strerror or error}"
             raise UserError(f"{process.name}: {text}") from None

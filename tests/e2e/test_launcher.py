@@ -63,6 +63,18 @@ def test_a_sigterm_to_every_process_of_the_run_ends_it_in_order(tmp_path: Path, 
     assert camera["captured"] == camera["delivered"] + sum(d["count"] for d in camera["dropped"]) + camera["in_flight"]
 
 
+@pytest.mark.parametrize("moment", [0.0, 0.1, 0.3, 0.6])
+def test_ctrl_c_twice_while_it_starts_is_no_traceback(moment: float, env: dict[str, str]):
+    with started("launch", "numbers name=a num_buffers=0 ! nothing", env=env) as launcher:
+        wait_until(lambda: psutil.Process(launcher.pid).children(), "the spawner")
+        time.sleep(moment)
+        for _ in range(2):
+            launcher.send_signal(signal.SIGINT)
+            time.sleep(0.006)
+        _, stderr = launcher.communicate(timeout=60)
+    assert "Traceback" not in stderr
+
+
 def test_kill_9_of_the_launcher_leaves_nothing(tmp_path: Path, env: dict[str, str], runtime_dir: Path):
     out = tmp_path / "out"
     with started("launch", GRAPH.format(out=out), env=env) as launcher:

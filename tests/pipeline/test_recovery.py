@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -288,6 +289,27 @@ def test_the_spawner_is_killed_and_its_workers_with_it(tmp_path: Path):
         assert ledger.in_flight == 0
         assert {reason for _, reason in ledger.dropped} <= {"lost"}
     assert all(len(lines) > 100 for lines in records(out).values())
+
+
+def test_the_spawner_is_killed_between_its_answer_and_what_is_done_with_it(monkeypatch: pytest.MonkeyPatch):
+    """Its workers have gone with it, so the number that it answered is nobody's."""
+    killed: list[Supervisor] = []
+    plain = os.pidfd_open
+
+    def tick(supervisor: Supervisor) -> None:
+        def pidfd_open(pid: int) -> int:
+            if not killed and supervisor._spawner is not None:
+                killed.append(supervisor)
+                os.kill(supervisor._spawner.pid, signal.SIGKILL)
+                raise ProcessLookupError(errno.ESRCH, "No such process")
+            return plain(pid)
+
+        monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+
+    run = run_graph("numbers name=a num_buffers=20 ! work name=w ! nothing name=n", [], tick)
+    assert killed
+    assert run.error is None
+    assert run.ledgers["a"].delivered == 20
 
 
 def test_a_spawner_that_dies_while_it_imports_ends_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -159,6 +159,58 @@ def test_what_was_begun_is_taken_and_learns_what_has_changed_meanwhile(
     assert not spawner_module._begun
 
 
+def test_what_its_imports_have_put_into_the_environment_stays(begun: psutil.Process, tmp_path: Path):
+    """OpenCV writes there where its window's parts are, and is imported before the launcher's environment is known."""
+    (tmp_path / "tells.py").write_text(
+        "import cv2, os\n"
+        f"with open({str(tmp_path / 'told')!r}, 'w') as file:\n"
+        "    file.write(os.environ.get('QT_QPA_PLATFORM_PLUGIN_PATH', ''))\n"
+    )
+    with spawner("tells"):
+        pass
+    assert Path((tmp_path / "told").read_text()).is_dir()
+    assert "cv2" in (tmp_path / "told").read_text()
+
+
+def test_more_descriptors_than_it_was_allowed_when_it_started(tmp_path: Path):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = [os.open(tmp_path / f"{n}", os.O_CREAT | os.O_RDWR) for n in range(60)]
+    try:
+        begin()
+        (interpreter,) = spawner_module._begun
+        resource.prlimit(interpreter.process.pid, resource.RLIMIT_NOFILE, (40, hard))
+        with spawner(keep=files) as made:
+            assert len(set(made.inherited.values())) == 60
+    finally:
+        for fd in files:
+            os.close(fd)
+
+
+def test_too_few_descriptors_are_one_line():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = set(os.listdir("/proc/self/fd"))
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    try:
+        for room in range(4):  # none for the sockets, for one of them, for what it writes, for its start
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + room, hard))
+            with pytest.raises(UserError, match=r"^cannot start a process: Too many open files$"):
+                Spawner([], os.getpgid(0), [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_process_that_was_forked_from_the_launcher_leaves_it_alone(begun: psutil.Process):
+    pid = os.fork()
+    if pid == 0:
+        spawner_module._discard()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with spawner() as made:
+        assert made.pid == begun.pid
+
+
 def test_one_that_has_died_meanwhile_is_no_reason_to_wait(begun: psutil.Process):
     begun.kill()
     wait_until(lambda: begun.status() == psutil.STATUS_ZOMBIE, "its end")

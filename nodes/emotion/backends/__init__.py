@@ -73,7 +73,7 @@ def load(
     max_batch: int = 64,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Backend:
-    """The back end asked for, warmed up; `auto` takes the fastest that is installed for the device.
+    """The back end asked for; `auto` takes the fastest that is installed for the device.
 
     weights: a packaged name or a path. device: auto, cpu, cuda or cuda:N. precision: auto is fp32 on a CPU and bf16
     on a GPU; int8 means the CPU. threads: of a CPU; None: as many as there are cores, up to SPARE_THREADS, but one for

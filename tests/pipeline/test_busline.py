@@ -1,0 +1,41 @@
+"""What a worker hears from its supervisor comes in order, also when it looks in the middle of something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import zmq
+
+from pipeline.busline import BusLine
+from pipeline.plan import Assignment, Plan
+from pipeline.wire import pack, unpack
+
+
+def test_what_comes_while_something_is_done_is_heard_in_its_order(tmp_path: Path):
+    plan = Plan("graph", "live", 0, {})
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as supervisor:
+        assignment = Assignment("w", str(tmp_path), plan, {})
+        supervisor.bind(assignment.bus)
+        line = BusLine(context, assignment)
+        line.say("ready")
+        name, said = supervisor.recv_multipart()
+        assert unpack(said) == {"say": "ready"}
+
+        def tell(what: str) -> None:
+            supervisor.send_multipart([name, pack({"do": what})])
+
+        heard: list[str] = []
+        tell("play")
+        while len(heard) < 4:
+            for message in line.hear():
+                heard.append(message["do"])
+                if message["do"] == "play":  # a node that works on and on, and looks up now and then
+                    tell("one")
+                    while not line.waiting:
+                        assert not line.look()
+                    tell("two")
+                    tell("quit")
+                    while not line.look():
+                        pass
+        assert heard == ["play", "one", "two", "quit"]
+        line.socket.close()
