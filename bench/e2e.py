@@ -1,10 +1,11 @@
-"""Whole graphs on real faces: what the framework costs, four live cameras, and how it grows.
+"""Whole graphs on real faces: what the framework costs, four live cameras, how it grows, and what is too much.
 
 (a) Every frame of the clips, lossless, against the same node objects called in a plain loop by one worker per core.
 (b) Four cameras live, with detection, classification, overlay and events, and a subscriber that holds the watch.
 (c) One to sixteen cameras at five frames/s: processor, memory and latency per camera.
+(d) Cameras at 15 frames/s, more than the machine can do: what is lost, and by whom.
 
-The network is resnet9-s, the one for machines without a GPU; (b) also with resnet9, the default.
+The network is resnet9-s, the one for machines without a GPU; (b) also with resnet9, the default, and (d) only with it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ START_LIMIT = 120.0
 WEIGHTS = "resnet9-s"
 SMALL, FULL = f"weights: {WEIGHTS}", "weights: resnet9"
 IN_INT8 = "precision: int8"
+UNSPARED = "busy_reclassify_interval: 0"
 APART, TOGETHER = "replicas: auto", 'process: "{camera}"'
 """Where the detector of a camera runs: in a process of its own, or in the camera's."""
 WITH_CAMERAS = "detectors in the cameras' processes"
@@ -43,11 +45,11 @@ PEER = Path(__file__).parent / "peers" / "fer_loop.py"
 
 
 def contestants(settings: Settings) -> list[str]:
-    return ["efficiency", "live", "growth"]
+    return ["efficiency", "live", "growth", "overload"]
 
 
 def run(settings: Settings) -> Result:
-    """The three parts; `--only efficiency`, `--only live`, `--only growth` for one of them."""
+    """The four parts; `--only efficiency`, `--only live`, `--only growth`, `--only overload` for one of them."""
     result = Result("e2e")
     int8 = int8_can_be_had("auto")
     clips = find_clips(settings.videos)
@@ -68,6 +70,14 @@ def run(settings: Settings) -> Result:
             for count in (1, 2, 4, 8, 16):
                 found = _live(large, count, 5, max(10.0, settings.seconds), mood, place)
                 result.add(title, cameras=str(count), **_live_row(found, count))
+    if settings.wants("overload"):
+        for mood in (FULL, f"{FULL}, {UNSPARED}"):
+            for count in (8, 16):
+                found = _live(large, count, 15, max(20.0, settings.seconds), mood)
+                lost = [1 - done / (15 * found.seconds) for done in found.delivered.values()]
+                row = {"cameras": str(count), **_live_row(found, count)}
+                row |= {"lost by a camera: least": f"{max(0.0, min(lost)):.0%}", "most": f"{max(lost):.0%}"}
+                result.add(f"too much: 640x480, 15 frames/s each, {mood}", **row)
     if not int8 and (settings.wants("live") or settings.wants("growth")):
         result.skipped.append(f"{IN_INT8}: not on this CPU, or neither openvino nor onnxruntime is installed")
     result.notes += [

@@ -21,14 +21,15 @@ from pipeline.supervisor import Supervisor
 class Measured:
     """What a graph did in `seconds`.
 
-    frames: delivered, of all cameras. dropped: (node, reason) -> frames. cpu: process -> CPU seconds, the supervisor
-    (which is this process) as "". pss: bytes of memory of all but the supervisor, of what is shared each one's part.
-    traces: of the buffers that came home.
+    frames: delivered, of all cameras. delivered: the same by camera. dropped: (node, reason) -> frames. cpu: process ->
+    CPU seconds, the supervisor (which is this process) as "". pss: bytes of memory of all but the supervisor, of what
+    is shared each one's part. traces: of the buffers that came home.
     latencies: seconds from capture to a subscriber's hands, of each observation that was told.
     """
 
     seconds: float = 0.0
     frames: int = 0
+    delivered: dict[str, int] = field(default_factory=dict)
     dropped: dict[tuple[str, str], int] = field(default_factory=dict)
     cpu: dict[str, float] = field(default_factory=dict)
     pss: int = 0
@@ -85,23 +86,24 @@ def measure(
 
 
 def _account(supervisor: Supervisor) -> dict[str, Any]:
-    ledgers = supervisor.ledgers.values()
     dropped: dict[tuple[str, str], int] = {}
-    for ledger in ledgers:
+    for ledger in supervisor.ledgers.values():
         for fate, count in ledger.dropped.items():
             dropped[fate] = dropped.get(fate, 0) + count
     running = {p.name: p.child.pid for p in supervisor.processes.values() if p.child is not None}
     running |= {"": os.getpid(), "spawner": supervisor.spawner_pid or os.getpid()}
     cpu = {name: cpu_of(pid) for name, pid in running.items()}
     return {
-        "frames": sum(ledger.delivered for ledger in ledgers), "dropped": dropped, "cpu": cpu, "pids": running,
+        "delivered": {name: ledger.delivered for name, ledger in supervisor.ledgers.items()},
+        "dropped": dropped, "cpu": cpu, "pids": running,
     }  # fmt: skip
 
 
 def _close_account(found: Measured, supervisor: Supervisor, begin: dict[str, Any], now: float) -> None:
     end = _account(supervisor)
     found.seconds = now - begin["at"]
-    found.frames = end["frames"] - begin["frames"]
+    found.delivered = {name: count - begin["delivered"].get(name, 0) for name, count in end["delivered"].items()}
+    found.frames = sum(found.delivered.values())
     counts = {fate: count - begin["dropped"].get(fate, 0) for fate, count in end["dropped"].items()}
     found.dropped = {fate: count for fate, count in counts.items() if count}
     found.cpu = {name: cpu - begin["cpu"].get(name, 0.0) for name, cpu in end["cpu"].items()}
