@@ -18,7 +18,7 @@ _STEP = 0.05
 _LEAST = 0.25
 """The smallest window. A quarter of one is one buffer, and after it a rest of three times as long as it took."""
 _FULL = 0.5
-"""A trip is long when this share of what the budget leaves above the shortest trip has gone with waiting."""
+"""Trips are long when this share of what the budget leaves above the shortest one goes with waiting."""
 _MEMORY_NS = 10_000_000_000
 """The shortest trip is that of the last one to two of these spans, since a scene may come to need more work."""
 
@@ -33,7 +33,9 @@ class Window:
         self._budget = budget
         self._most = self._allowed = float(size)
         self._refused = False
-        """Whether a frame has found the window full since the last one came home: else it is wide enough."""
+        """Whether a frame has found the window full since one came home: else it is wide enough."""
+        self._last = budget
+        """The last trip, ns."""
         self._halved_at = 0
         self._shortest, self._shortest_before, self._since = budget, budget, 0
         """The shortest trip since a moment, and in the span before it; all in monotonic ns."""
@@ -51,7 +53,10 @@ class Window:
         if not self._budget:
             return
         shortest = self._shortest_trip(latency)
-        if latency >= shortest + _FULL * (self._budget - shortest):
+        # One long trip is a burst that drains again: a search of a large frame, which the next one waits for. In a jam
+        # all are long.
+        usual, self._last = min(latency, self._last), latency
+        if usual >= shortest + _FULL * (self._budget - shortest):
             self._allowed = max(_LEAST, self._allowed - _STEP)  # one of as many in a trip as the window holds
         elif self._refused:
             self._allowed = min(self._allowed + _STEP / self._allowed, self._most)
