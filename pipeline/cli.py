@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 
 from pipeline.errors import UserError
@@ -40,6 +41,7 @@ def main() -> None:
         print(f"emograph: error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would be told with a traceback
         sys.exit(130)
     except BrokenPipeError:  # `| head`
         silence()

@@ -133,15 +133,19 @@ def launch_graph(
     trace = TraceFile(trace_path, plan) if trace_path is not None else None
     live = not (plain or quiet or as_json or debug) and _is_terminal()
     view = _View(plan, trace, limit, quiet or as_json, debug, live)
+    signals = _Signals()
     try:
         file = os.path.realpath(graph) if os.path.exists(graph) else ""
         supervisor = Supervisor(plan, view, trace=trace is not None, debug=debug, file=file, monitor=monitor)
-    except (OSError, zmq.ZMQError) as error:  # too many open files, no shared memory, no temporary folder
-        raise UserError(f"cannot start: {error}") from None
+    except BaseException as error:
+        signals.let_go()
+        if isinstance(error, OSError | zmq.ZMQError):  # too many open files, no shared memory, no temporary folder
+            raise UserError(f"cannot start: {error}") from None
+        raise
     view.supervisor = supervisor
     view.subscribe()
     stood = {type_: _state(properties["location"]) for type_, properties in extras.items()}
-    before = _stop_on_signals(supervisor)
+    signals.stop(supervisor)
     if not as_json:
         cameras = "1 camera" if len(plan.sources) == 1 else f"{len(plan.sources)} cameras"
         processes = "1 process" if len(plan.processes) == 1 else f"{len(plan.processes)} processes"
@@ -153,8 +157,7 @@ def launch_graph(
         errors.append(str(error))
     finally:
         view.close()
-        for signum, handler in before.items():  # all is closed: what is left to print may be interrupted
-            signal.signal(signum, handler)
+        signals.let_go()  # all is closed: what is left to print may be interrupted
     errors += view.errors + _discrepancies(supervisor)
     if trace is not None and (failed := trace.write()):
         errors.append(failed)
@@ -186,16 +189,34 @@ def _is_terminal() -> bool:
     return sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def _stop_on_signals(supervisor: Supervisor) -> dict[signal.Signals, Any]:
-    """Ctrl-C and friends stop in order; a second one at once. Returns the handlers that were there before."""
+class _Signals:
+    """Ctrl-C and friends stop a supervisor in order; a second one at once. One that comes before there is a supervisor
+    waits for it, since in the middle of its making it would leave a folder behind."""
 
-    def handler(signum: int, frame: object) -> None:
-        supervisor.stop(signal.Signals(signum).name)
+    def __init__(self) -> None:
+        self._supervisor: Supervisor | None = None
+        self._waiting: list[str] = []
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # with `nohup` it shall go on
+            signals.append(signal.SIGHUP)
+        self._before = {signum: signal.signal(signum, self._come) for signum in signals}
 
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # with `nohup` it shall go on
-        signals.append(signal.SIGHUP)
-    return {signum: signal.signal(signum, handler) for signum in signals}
+    def _come(self, signum: int, frame: object) -> None:
+        if self._supervisor is None:
+            self._waiting.append(signal.Signals(signum).name)
+        else:
+            self._supervisor.stop(signal.Signals(signum).name)
+
+    def stop(self, supervisor: Supervisor) -> None:
+        """From now on they stop this one."""
+        self._supervisor = supervisor
+        for name in self._waiting:
+            supervisor.stop(name)
+
+    def let_go(self) -> None:
+        """Give signals back to those who had them before."""
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
 
 
 def _discrepancies(supervisor: Supervisor) -> list[str]:

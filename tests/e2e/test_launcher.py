@@ -75,6 +75,17 @@ def test_ctrl_c_twice_while_it_starts_is_no_traceback(moment: float, env: dict[s
     assert "Traceback" not in stderr
 
 
+def test_ctrl_c_as_soon_as_there_is_a_folder_leaves_none(env: dict[str, str], runtime_dir: Path):
+    for _ in range(5):  # at another moment each time
+        with started("launch", "numbers name=a num_buffers=0 ! nothing", env=env) as launcher:
+            while not list(runtime_dir.glob("emograph/*")) and launcher.poll() is None:
+                pass  # each look as soon as the last: the moment is a short one
+            launcher.send_signal(signal.SIGINT)
+            _, stderr = launcher.communicate(timeout=60)
+        assert "Traceback" not in stderr
+        assert not list(runtime_dir.glob("emograph/*"))
+
+
 def test_kill_9_of_the_launcher_leaves_nothing(tmp_path: Path, env: dict[str, str], runtime_dir: Path):
     out = tmp_path / "out"
     with started("launch", GRAPH.format(out=out), env=env) as launcher:
