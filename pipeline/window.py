@@ -1,6 +1,6 @@
 """How many frames of a source may be out in the graph at once, and when the next one may leave.
 
-Cameras that share what is too little for all of them must come to even shares, though none knows of another. What each
+Cameras that share what is too little for all of them shall come to even shares, though none knows of another. What each
 sees is how long its own buffers are on their way, and that tells all of them the same: how full the nodes are that they
 share. While it is short, a window grows by a constant for each trip; while it is long, it shrinks by a share of itself,
 so that of two windows the larger one loses more (additive increase, multiplicative decrease: Chiu and Jain 1989; by
