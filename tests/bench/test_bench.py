@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from bench import clips, detect, e2e, reuse, train, transport
 from bench.classify_worker import PEER
 from bench.cli import BENCHMARKS, bench
-from bench.graphs import measure
+from bench.graphs import cpu_of, measure
 from bench.nodes import register
 from bench.peers.meter import Meter, touch
 from bench.record import Result, Settings, cell, markdown, middle, percentile, usual_environment, versions
@@ -236,9 +236,19 @@ def test_a_graph_is_measured_in_its_steady_state():
     found = measure(graph, "live", seconds=1.0, warm_up=0.5, trace=True)
     assert found.frames + sum(found.dropped.values()) == pytest.approx(50 * found.seconds, rel=0.3)
     assert set(found.cpu) == {"", "spawner", "a", "h", "s"}
-    assert found.cpu_seconds > 0
+    assert min(seconds for name, seconds in found.cpu.items() if name != "spawner") > 0
     assert found.pss > 10e6
     assert [entry[0] for entry in found.traces[0]] == ["a", "h", "s"]
+
+
+def test_cpu_time_of_another_process_is_told_finer_than_in_ticks():
+    work = "import sys, time\nwhile time.process_time() < .1: pass\nprint(time.process_time(), flush=True)\nsys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        told = float(process.stdout.readline())
+        assert told <= cpu_of(process.pid) < told + 0.1
+        assert cpu_of(process.pid) != round(cpu_of(process.pid), 2)
+    assert cpu_of(process.pid) == 0
 
 
 def test_a_graph_that_ends_too_early_is_an_error():
