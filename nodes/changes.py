@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pipeline.buffer import Region
+from pipeline.buffer import Buffer, Region
 
 
 class Moment(NamedTuple):
@@ -136,6 +136,12 @@ def label_score(label: str | None, probabilities: dict[str, float] | None) -> fl
     if label is None or not probabilities:
         return None
     return probabilities.get(label, max(probabilities.values()))
+
+
+def picture_of(buffer: Buffer) -> str | None:
+    """The name of the file that a frame is, where it is one of a folder of pictures."""
+    picture = buffer.meta.get("picture")
+    return picture if isinstance(picture, str) else None
 
 
 def plain(probabilities: dict[str, float] | None) -> dict[str, float] | None:

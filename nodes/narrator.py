@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import Field
 
-from nodes.changes import Changes, Moment, label_score, plain
+from nodes.changes import Changes, Moment, label_score, picture_of, plain
 from pipeline import Buffer, Mark, Properties, Region, Seconds
 from pipeline.errors import redact
 from pipeline.events import VERSION
@@ -91,6 +91,8 @@ class Narrator:
             regions = [_region(region) for region in buffer.regions]
             height, width, _ = buffer.shape
             about = {"frame": buffer.sequence, "width": width, "height": height, "regions": regions}
+            if picture := picture_of(buffer):
+                about["picture"] = picture
             stamp = {"pts_ns": now.pts, "latency_ns": latency}
             camera.observation = self._send(camera, "observation", now.wall, {**stamp, **about})
 

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from nodes.changes import label_score, plain
+from nodes.changes import label_score, picture_of, plain
 from nodes.location import CAMERA, check_suffix, check_writable, fill_in, lock
 from nodes.preprocess import LABELS
 from pipeline import Buffer, Properties, Region, Sink, UserError, pad
@@ -33,7 +33,8 @@ from pipeline.jsonlines import dumps
 from pipeline.node import Words
 
 COLUMNS = (
-    "camera", "frame", "time", "wall", "track", "x", "y", "width", "height", "held", "reused", "label", "score",
+    "camera", "frame", "picture", "time", "wall", "track", "x", "y", "width", "height", "held", "reused", "label",
+    "score",
 )  # fmt: skip
 """Before the probabilities; what they hold is in docs/watching.md."""
 RAW = "raw_"
@@ -124,7 +125,7 @@ class Table(Sink):
     def _row(self, buffer: Buffer, region: Region | None) -> list[Any]:
         """A value for each column, None for an empty one."""
         wall = utc(buffer.wall).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        row = [buffer.stream, buffer.sequence, round(buffer.pts / 1e9, DIGITS), wall]
+        row = [buffer.stream, buffer.sequence, picture_of(buffer), round(buffer.pts / 1e9, DIGITS), wall]
         if region is None:
             return row + [None] * (len(self._columns) - len(row))
         smoothed, raw = plain(region.scores) or {}, plain(region.raw) or {}

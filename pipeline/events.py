@@ -26,7 +26,7 @@ SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
         "version": _INT, "kind": _STR, "camera": _STR, "run": _STR, "sequence": _INT, "snapshot": (bool,),
         "time_ns": _INT, "pts_ns": _INT + _NONE, "latency_ns": _INT + _NONE,
     },
-    "observation": {"frame": _INT, "width": _INT, "height": _INT, "regions": (list,)},
+    "observation": {"frame": _INT, "width": _INT, "height": _INT, "regions": (list,), "picture": _STR + _NONE},
     "region": {
         "box": (list,), "track": _INT + _NONE, "label": _STR + _NONE, "score": _NUMBER + _NONE,
         "probabilities": (dict, *_NONE), "raw": (dict, *_NONE), "detection": _NUMBER, "held": (bool, *_NONE),
@@ -88,7 +88,8 @@ class Event:
     regions: all faces of an observation. previous: the expression before a `changed`. since: when the told
     state began, UTC (for `left`: the last sight of the face). duration: seconds that what ended had lasted:
     the previous expression, or for `left` the visit. reason: why a camera went down. cameras: for a status,
-    all cameras that its publisher tells of, as far as it says so. pts: presentation time, ns. latency:
+    all cameras that its publisher tells of, as far as it says so. picture: for an observation of a picture in a folder,
+    the name of its file. pts: presentation time, ns. latency:
     seconds from capture to publishing. sequence: number on the topic, from 1. lost: events on the topic that
     were missed just before this one. snapshot: True when this is the state on joining, not news. run: id of
     the publisher's process. fields: the event as it came over the wire (docs/PROTOCOL.md).
@@ -109,6 +110,7 @@ class Event:
     duration: float | None = None
     reason: str = ""
     cameras: tuple[str, ...] = ()
+    picture: str | None = None
     pts: int | None = None
     latency: float | None = None
     sequence: int = 0
@@ -195,6 +197,7 @@ def _event(fields: dict[str, Any]) -> Event:
         duration=None if duration is None else duration / 1e9,
         reason=fields.get("reason", ""),
         cameras=_cameras(fields.get("cameras")) if kind == "status" else (),
+        picture=fields.get("picture") if kind == "observation" else None,
         pts=fields.get("pts_ns"),
         latency=None if latency is None else latency / 1e9,
         sequence=fields["sequence"],

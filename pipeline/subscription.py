@@ -259,12 +259,12 @@ def subscribe(
 def to_dataframe(events: Iterable[Event]) -> pandas.DataFrame:
     """A pandas table: a row for each face of each observation, for each change and each status.
 
-    Columns: time (UTC), run (id of the publisher's process), camera, frame (its number, of an observation), kind,
-    what, track, label, score (0..1), previous, x, y, width, height (pixels), held, reused (of an observation),
-    duration (s), pts (ns), sequence, lost, snapshot, then one column with the smoothed probability of each label that
-    occurs, then one with that of the frame alone, `raw_` and the label (with a `?` behind it where another column has
-    the name). An observation without faces gives no row. A column has the same dtype whatever comes, also when nothing
-    does.
+    Columns: time (UTC), run (id of the publisher's process), camera, frame (its number, of an observation), picture
+    (name of the file, of an observation of a folder of pictures), kind, what, track, label, score (0..1), previous, x,
+    y, width, height (pixels), held, reused (of an observation), duration (s), pts (ns), sequence, lost, snapshot, then
+    one column with the smoothed probability of each label that occurs, then one with that of the frame alone, `raw_`
+    and the label (with a `?` behind it where another column has the name). An observation without faces gives no row. A
+    column has the same dtype whatever comes, also when nothing does.
 
     The events must come to an end (`timeout`, `itertools.islice`).
 
@@ -274,9 +274,9 @@ def to_dataframe(events: Iterable[Event]) -> pandas.DataFrame:
     import pandas
 
     columns = (
-        "time run camera frame kind what track label score previous x y width height held reused duration pts sequence"
+        "time run camera frame picture kind what track label score previous x y width height held reused duration pts"
     )
-    columns = [*columns.split(), "lost", "snapshot"]
+    columns = [*columns.split(), "sequence", "lost", "snapshot"]
     rows: list[dict[str, Any]] = []
     smoothed: dict[str, str] = {}
     """Label -> its column."""
@@ -305,7 +305,7 @@ def to_dataframe(events: Iterable[Event]) -> pandas.DataFrame:
     numbers = ("score", "x", "y", "width", "height", "duration", *smoothed.values(), *raw.values())
     text = pandas.Series(["as this pandas keeps text"]).dtype  # `object`, from pandas 3 on `str`
     types = dict.fromkeys(numbers, "float64") | {
-        **dict.fromkeys(("run", "camera", "kind", "what", "label", "previous"), text),
+        **dict.fromkeys(("run", "camera", "picture", "kind", "what", "label", "previous"), text),
         "time": "datetime64[us, UTC]",
         "held": "boolean",
         "reused": "boolean",

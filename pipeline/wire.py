@@ -19,7 +19,8 @@ class _Packer(threading.local):
     """A packer per thread: making a new one for each message would take as long as the message."""
 
     def __init__(self) -> None:
-        self.packer = msgpack.Packer(default=_plain)
+        # A file's name need not be UTF-8; what of it is not is told as "?".
+        self.packer = msgpack.Packer(default=_plain, unicode_errors="replace")
 
 
 _local = _Packer()

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from nodes.capture.container import is_cut
-from nodes.capture.recording import PICTURES
+from nodes.capture.pictures import PICTURES
 from nodes.preprocess import LABELS
 from pipeline.errors import UserError, did_you_mean
 

@@ -19,8 +19,9 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from nodes.capture.canvas import Canvas
 from nodes.capture.connect import NoCamera, Transport, Wishes, check_path, is_recording, open_place
 from nodes.capture.live import Live
+from nodes.capture.pictures import Pictures, pictures_in, size_for
 from nodes.capture.reader import Interrupted, Reader, quieten
-from nodes.capture.recording import Pictures, Recording, Video
+from nodes.capture.recording import Recording, Video
 from nodes.capture.timeline import RateLimit
 from nodes.capture.uri import Place, parse, redact
 from nodes.capture.why import why
@@ -146,18 +147,24 @@ class Capture(Source):
             buffer.pts, picture = self._held
             self._held = None
             self._canvas.write(lambda into: picture, buffer.frame)
+            self._name(buffer)
             return True
         assert self._frames is not None, "open() makes it"
         try:
             while (pts := self._frames.advance()) is not None:
                 if self._canvas.write(self._frames.picture, buffer.frame):
                     buffer.pts = pts
+                    self._name(buffer)
                     return True
         except Interrupted:
             return False
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from None
         return False
+
+    def _name(self, buffer: Buffer) -> None:
+        if isinstance(self._frames, Recording) and self._frames.name is not None:
+            buffer.meta["picture"] = self._frames.name
 
     def close(self) -> None:
         if self._frames is not None:
@@ -181,7 +188,12 @@ class Capture(Source):
             path, fps = check_path(place), p.fps or FOLDER_FPS
             if not path.is_dir():
                 return video(None)
-            return Recording(lambda: Pictures(path, fps, p.start, p.end, self._say), p.loop, None, stopping), fps
+            size = size_for(pictures_in(path), stopping)
+
+            def pictures() -> Pictures:
+                return Pictures(pictures_in(path), size, fps, p.start, p.end, self._say)
+
+            return Recording(pictures, p.loop, None, stopping), fps
 
         def timed(reader: Reader) -> bool:
             # Motion JPEG over HTTP carries no times; FFmpeg makes them, and the rate, up.

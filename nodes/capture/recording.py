@@ -1,11 +1,10 @@
-"""Videos and folders of pictures: things with an end, read frame by frame, each frame exactly once.
+"""Things with an end, read frame by frame, each frame exactly once: videos here, folders of pictures in pictures.py.
 
 `emograph launch "capture uri=clip.mp4 start=10s end=20s loop=true ! fakesink"` reads through this.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +13,13 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from nodes.capture.container import COUNTED, is_cut, is_whole
+from nodes.capture.container import COUNTED, is_whole
 from nodes.capture.mp4 import shown_share
 from nodes.capture.reader import Interrupted, Reader
 from nodes.capture.timeline import SECOND, RateLimit, RecordedTimeline, period
 from nodes.capture.uri import Place
 from pipeline.errors import UserError
 
-PICTURES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RETRIES = 8
 """Failed grabs in a row before a video is taken to be over: a damaged packet fails one, the end fails all."""
 RUN_UP = 2000.0
@@ -34,6 +32,10 @@ class Pass(Protocol):
     """One time through a recording. fps: nominal frames/s, 0 when unknown."""
 
     fps: float
+
+    @property
+    def name(self) -> str | None:
+        """Of the file that the current frame is, where each has one of its own; else None."""
 
     def next(self) -> int | None:
         """Step to the next frame; ns since the first one, or None at the end. Raises Interrupted, UserError."""
@@ -89,6 +91,11 @@ class Recording:
     def picture(self, into: np.ndarray) -> np.ndarray | None:
         return self._pass.picture(into) if self._pass else None
 
+    @property
+    def name(self) -> str | None:
+        """Of the current frame's file, where each frame has one of its own."""
+        return self._pass.name if self._pass else None
+
     def seek(self, count: int) -> None:
         """Start over and step past the first `count` frames: they are decoded again, for no container tells
         reliably where its n-th frame is."""
@@ -109,6 +116,9 @@ class Video:
     place, connect: where it is, and what opens it. start, end: seconds of the video, frames from `start` up to but
     without `end`. limit: seconds a frame may take, None for ever. log: where to say that it is cut short.
     """
+
+    name = None
+    """All frames are of one file."""
 
     def __init__(
         self,
@@ -212,53 +222,3 @@ class Video:
                 "error" if sure else "warning",
                 f"{self._shown} ended after {self._decoded} frames, but its header promises {promised}: cut short?",
             )
-
-
-class Pictures:
-    """A pass through a folder of pictures in natural order (`2.png` before `10.png`), at `fps` a second."""
-
-    def __init__(
-        self, folder: Path, fps: float, start: float, end: float | None, log: Callable[[str, str], None]
-    ) -> None:
-        self._log = log
-        self.fps = fps
-        self._paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in PICTURES), key=_natural)
-        if not self._paths:
-            raise UserError(f"no pictures in the folder '{folder}' ({' '.join(PICTURES)})")
-        self._index = round(start * fps)
-        self._first: int | None = None
-        self._stop = len(self._paths) if end is None else min(len(self._paths), round(end * fps))
-        self._picture: np.ndarray | None = None
-
-    def next(self) -> int | None:
-        while self._index < self._stop:
-            index = self._index
-            self._index += 1
-            self._picture = _read(self._paths[index])
-            if self._picture is not None:
-                self._first = index if self._first is None else self._first
-                return round((index - self._first) * SECOND / self.fps)
-            self._log("warning", f"'{self._paths[index]}' is not a picture that can be decoded; skipped")
-        return None
-
-    def picture(self, into: np.ndarray) -> np.ndarray | None:
-        return self._picture
-
-    def close(self) -> None:
-        self._picture = None
-
-
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", path.name)
-    return [(0, int(part), part) if part.isdecimal() else (1, 0, part.casefold()) for part in parts]
-
-
-def _read(path: Path) -> np.ndarray | None:
-    """uint8 (h, w, 3) BGR, turned upright by its EXIF; None when it cannot be read or is cut short."""
-    try:
-        data = path.read_bytes()
-        if is_cut(data):
-            return None
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
-        return None

@@ -7,10 +7,13 @@ import os
 import signal
 from pathlib import Path
 
+import cv2
 import pandas
 import pytest
 
 from nodes.preprocess import LABELS
+from nodes.testsrc import TestSrc
+from pipeline.harness import Harness
 from pipeline.supervisor import Supervisor
 from tests.support.command import emograph, started, wait_until
 from tests.support.graphs import run_graph
@@ -126,3 +129,31 @@ def test_a_table_that_cannot_be_is_one_line_before_the_start(arguments: tuple[st
     assert message in done.stderr.splitlines()[-1]
     assert "captured" not in done.stdout  # nothing ran
     assert "Traceback" not in done.stderr
+
+
+def test_photographs_of_many_sizes_have_their_faces_by_name_and_in_their_own_pixels(tmp_path: Path):
+    """Names that are no UTF-8, and files that are no pictures, are told and passed over."""
+    folder, out, truths = tmp_path / "party", tmp_path / "party.csv", {}
+    folder.mkdir()
+    for number, (name, width, height) in enumerate(
+        [("small.png", 320, 240), ("wide.png", 640, 360), ("é.png", 400, 480)]
+    ):
+        with Harness(TestSrc(width=width, height=height, min_face=0.3, max_face=0.4, seed=number), lossless=True) as h:
+            (buffer,) = h.pull(1)
+        cv2.imwrite(str(folder / name), buffer.frame)
+        truths[name] = buffer.meta["truth"][0]["box"]
+    whole = (folder / "wide.png").read_bytes()
+    (folder / "a broken one.png").write_bytes(whole[:5000])
+    Path(os.fsdecode(os.fsencode(folder) + b"/broken \xff.png")).write_bytes(whole[:5000])
+    sets = (f"photos.uri={folder}", f"scores.location={out}", "mood.weights=resnet9-s")
+    done = emograph("launch", "configs/graphs/photos.yaml", *(part for s in sets for part in ("--set", s)))
+    assert done.returncode == 0, done.stderr
+    for name in ("a broken one.png", "broken ?.png"):
+        assert f"warning  photos: '{folder}/{name}' is not a picture that can be decoded; skipped" in done.stderr
+    table = read(out)
+    assert table.picture.tolist() == sorted(truths)
+    assert table.label.notna().all()
+    for _, row in table.iterrows():
+        x, y, width, height = truths[row.picture]
+        assert abs(row.x + row.width / 2 - x - width / 2) < width / 6
+        assert abs(row.y + row.height / 2 - y - height / 2) < height / 6

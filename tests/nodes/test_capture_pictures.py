@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from nodes.capture.container import is_cut
 from nodes.capture.timeline import SECOND
 from tests.nodes.captures import album, harness, write
-from tests.nodes.films import grey, number
+from tests.nodes.films import film, number
 
 
 def test_folder_in_natural_order(tmp_path: Path) -> None:
@@ -78,18 +80,82 @@ def test_what_follows_the_end_of_a_picture_plays_no_part(tmp_path: Path) -> None
     assert h.logs == []
 
 
-def test_mixed_sizes_keep_their_aspect(tmp_path: Path) -> None:
-    folder = album(tmp_path / "day", ["0.png"])
-    cv2.imwrite(str(folder / "1.png"), np.full((48, 16, 3), 200, np.uint8))
-    cv2.imwrite(str(folder / "2.png"), np.full((24, 32, 3), 100, np.uint8))
-    cv2.imwrite(str(folder / "3.png"), grey(3))
+def pictures(folder: Path, sizes: dict[str, tuple[int, int]]) -> Path:
+    """Pictures (name -> height, width) of noise, each another, of 100 to 200 everywhere."""
+    folder.mkdir()
+    noise = np.random.default_rng(2)
+    for name, size in sizes.items():
+        cv2.imwrite(str(folder / name), noise.integers(100, 200, (*size, 3), np.uint8))
+    return folder
+
+
+def frames(folder: Path, **properties: object) -> dict[str, np.ndarray]:
+    """The name of each picture, and its frame, written into a slot that was used before."""
+    with harness(folder, **properties) as h:
+        assert h.info is not None
+        slot = np.full((h.info.height, h.info.width, 3), 255, np.uint8)
+        found = {}
+        while h.node.fill(buffer := h.buffer(slot.copy())):
+            found[buffer.meta["picture"]] = buffer.frame
+    return found
+
+
+def test_pictures_of_mixed_sizes_stand_at_the_top_left_as_they_are(tmp_path: Path) -> None:
+    """So a place in the frame is the same place in the picture."""
+    sizes = {"0.png": (24, 32), "1.png": (60, 16), "2.bmp": (48, 64), "3.png": (24, 32)}
+    folder = pictures(tmp_path / "day", sizes)
+    found = frames(folder)
+    assert list(found) == list(sizes)
+    for name, frame in found.items():
+        rows, columns = sizes[name]
+        assert frame.shape == (60, 64, 3)
+        np.testing.assert_array_equal(frame[:rows, :columns], cv2.imread(str(folder / name)))
+        assert not frame[rows:].any()
+        assert not frame[:, columns:].any()
+
+
+def test_pictures_of_mixed_sizes_are_scaled_alike(tmp_path: Path) -> None:
+    found = frames(pictures(tmp_path / "day", {"0.png": (24, 32), "1.png": (48, 64)}), width=32)
+    assert {frame.shape for frame in found.values()} == {(24, 32, 3)}
+    assert found["1.png"].min() >= 100
+    assert found["0.png"][:12, :16].min() >= 100
+    assert not found["0.png"][12:].any()
+    assert not found["0.png"][:, 16:].any()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp"])
+def test_room_is_made_for_a_picture_that_is_turned_upright(tmp_path: Path, suffix: str) -> None:
+    folder = pictures(tmp_path / "day", {"0.png": (24, 32)})
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (64, 48), "white").save(folder / f"1.{suffix}", exif=turned)
+    found = frames(folder)
+    assert {frame.shape for frame in found.values()} == {(64, 48, 3)}
+    assert found[f"1.{suffix}"].min() > 250
+
+
+def test_a_picture_that_is_replaced_by_a_larger_one_is_shrunk_to_the_room(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "day", {"0.png": (24, 32), "1.png": (40, 64)})
     with harness(folder) as h:
-        frames = []
-        while h.node.fill(buffer := h.buffer(np.full((48, 64, 3), 255, np.uint8))):  # a slot that was used before
-            frames.append(buffer.frame)
-    assert {f.shape for f in frames} == {(48, 64, 3)}
-    assert (frames[1][:, 24:40] == 200).all()
-    assert not frames[1][:, :24].any()
-    assert not frames[1][:, 40:].any()
-    assert (frames[2] == 100).all()
-    assert number(frames[3]) == 3
+        cv2.imwrite(str(folder / "1.png"), np.full((160, 128, 3), 200, np.uint8))
+        _, frame = (buffer.frame for buffer in h.pull(2))
+    assert (frame[:40, :32] == 200).all()
+    assert not frame[:, 32:].any()
+
+
+def test_a_broken_picture_takes_no_room_but_by_its_header(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "day", {"0.png": (24, 32)})
+    write(folder / "1.png", b"\x89PNG\r\n\x1a\n" + bytes(range(200)))
+    write(folder / "2.jpg", b"")
+    assert [frame.shape for frame in frames(folder).values()] == [(24, 32, 3)]
+
+
+def test_a_name_that_is_not_utf_8_can_be_told(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "day", {"0.png": (24, 32)})
+    os.rename(folder / "0.png", os.fsencode(folder) + b"/caf\xe9.png")
+    assert list(frames(folder)) == ["caf\N{REPLACEMENT CHARACTER}.png"]
+
+
+def test_only_pictures_of_a_folder_have_a_name(tmp_path: Path) -> None:
+    with harness(film(tmp_path / "clip.mp4", 3)) as h:
+        assert [buffer.meta for buffer in h.pull(3)] == [{}, {}, {}]

@@ -81,6 +81,19 @@ def test_tells_which_faces_were_held_or_reused_and_which_cameras_there_are():
     assert [e.cameras for e in told if e.kind == "status"] == [("door", "desk")] * 2  # desk was not heard of
 
 
+def test_tells_the_name_of_a_picture():
+    with publishing() as h:
+        h.push(meta={"picture": "me.jpg"}, regions=[face()])
+        with join(h) as events:
+            h.push(regions=[face(track=2)])
+            h.mark("eos")
+            told = drain(events)
+    named, other = (event for event in told if event.kind == "observation")
+    assert (named.snapshot, named.picture, named.fields["picture"]) == (True, "me.jpg", "me.jpg")
+    assert other.picture is None
+    assert "picture" not in other.fields
+
+
 def test_observations_can_be_left_out():
     with publishing(observations=False) as h:
         h.push(regions=[face()])

@@ -54,10 +54,10 @@ def test_a_row_for_each_face_and_one_for_a_frame_without(tmp_path: Path):
         h.push(pts=33_366_667, regions=[face(), face("sad", None, attrs={"held": True, "reused": True})])
     assert path.read_text().splitlines()[0] == ",".join(HEADER)
     nobody, first, second = rows(path)
-    assert [nobody.pop(name) for name in COLUMNS[:4]] == ["door", "0", "0.0", "2023-11-14T22:13:20.000001Z"]
+    assert [nobody.pop(name) for name in COLUMNS[:5]] == ["door", "0", "", "0.0", "2023-11-14T22:13:20.000001Z"]
     assert set(nobody.values()) == {""}
     assert [first[name] for name in COLUMNS] == [
-        "door", "1", "0.033367", "2023-11-14T22:13:20.000001Z", "1", "1.23", "2.0", "30.5", "40.0", "0", "0", "happy", "0.765432",
+        "door", "1", "", "0.033367", "2023-11-14T22:13:20.000001Z", "1", "1.23", "2.0", "30.5", "40.0", "0", "0", "happy", "0.765432",
     ]  # fmt: skip
     assert (first["happy"], first["sad"], first["raw_happy"], first["raw_sad"]) == (
         "0.765432",
@@ -100,6 +100,15 @@ def test_pandas_reads_it(tmp_path: Path, suffix: str, read: Any):
     assert (faces[list(LABELS)].sum(axis=1) - 1).abs().max() < 1e-5
     assert faces.held.sum() == faces.reused.sum() == 0
     assert pandas.to_datetime(faces.wall).dt.tz is not None
+
+
+def test_pictures_of_a_folder_are_named(tmp_path: Path):
+    path = tmp_path / "out.csv"
+    with Harness(Table(location=str(path))) as h:
+        h.push(meta={"picture": 'me, "you".jpg'}, regions=[face(), face()])
+        h.push(meta={"picture": "nobody.png"})
+        h.push(meta={"picture": ["not a name"]})
+    assert [row["picture"] for row in rows(path)] == ['me, "you".jpg', 'me, "you".jpg', "nobody.png", ""]
 
 
 def test_frames_without_a_face_can_be_left_out(tmp_path: Path):

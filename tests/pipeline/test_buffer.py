@@ -6,6 +6,7 @@ import msgpack
 import numpy as np
 import pytest
 
+from pipeline import wire
 from pipeline.buffer import WHOLE, BadMessage, Buffer, Mark, Region, unpack
 
 
@@ -26,6 +27,11 @@ def test_a_buffer_survives_the_wire():
     np.testing.assert_array_equal(got.regions[0].patch, sent.regions[0].patch)
     got.regions[0].patch = sent.regions[0].patch = None
     assert got == sent
+
+
+def test_text_that_is_no_utf_8_is_told_without_what_is_none():
+    """A file's name may be any bytes."""
+    assert wire.unpack(wire.pack({"text": "caf\udce9.png"})) == {"text": "caf?.png"}
 
 
 def test_a_mark_survives_the_wire():

@@ -52,11 +52,14 @@ def test_snapshot_of_faces_gives_an_event_each():
 
 
 def test_what_an_earlier_publisher_does_not_say():
-    """`held`, `reused` and `cameras` came later than the rest."""
+    """`held`, `reused`, `cameras` and `picture` came later than the rest."""
     regions = [FACE, {**FACE, "held": True, "reused": True}, {**FACE, "held": None, "reused": None}]
     (event,) = decode(encode(fields("observation", regions=regions)))
     assert [region.held for region in event.regions] == [False, True, False]
     assert [region.reused for region in event.regions] == [False, True, False]
+    told = [decode(encode(fields("observation", **more)))[0] for more in ({}, {"picture": None}, {"picture": "me.jpg"})]
+    assert [event.picture for event in told] == [None, None, "me.jpg"]
+    assert decode(encode(fields("change", picture=1)))[0].picture is None  # there it is somebody's own field
     told = [
         decode(encode(fields("status", **more)))[0] for more in ({}, {"cameras": None}, {"cameras": ["door", "desk"]})
     ]

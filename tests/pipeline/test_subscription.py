@@ -201,13 +201,14 @@ def test_dataframe_has_a_row_for_each_face_change_and_status():
 def test_dataframe_tells_runs_frames_and_raw_probabilities():
     seen = {**FACE, "held": True, "reused": False}
     told = [
-        fields("observation", regions=[seen, {**FACE, "reused": True}]),
+        fields("observation", regions=[seen, {**FACE, "reused": True}], picture="me.jpg"),
         fields("change", run="r2", frame=9),
         fields("status"),
     ]
     table = to_dataframe(event for f in told for event in decode(encode(f)))
     assert list(table.run) == ["r1", "r1", "r2", "r1"]
     assert list(table.frame.fillna(-1)) == [3, 3, -1, -1]  # a change has no `frame`: somebody's own field is none
+    assert list(table.picture.astype(object).where(table.picture.notna(), None)) == ["me.jpg", "me.jpg", None, None]
     assert list(table.held.astype(object).where(table.held.notna(), None)) == [True, False, None, None]
     assert list(table.reused.astype(object).where(table.reused.notna(), None)) == [False, True, None, None]
     assert list(table.columns)[-4:] == ["happy", "sad", "raw_happy", "raw_sad"]
@@ -219,14 +220,14 @@ def test_dataframe_tells_runs_frames_and_raw_probabilities():
 def test_dataframe_has_the_same_dtypes_whatever_comes(kinds: list[str]):
     table = to_dataframe(event for kind in kinds for event in decode(encode(fields(kind))))
     text = pandas.Series(["text"]).dtype
-    expected = dict.fromkeys(["run", "camera", "kind", "what", "label", "previous"], text) | {
+    expected = dict.fromkeys(["run", "camera", "picture", "kind", "what", "label", "previous"], text) | {
         "time": "datetime64[us, UTC]", "frame": "Int64", "track": "Int64", "held": "boolean", "reused": "boolean", "pts": "Int64",
         "sequence": "int64", "lost": "int64", "snapshot": "bool",
         **dict.fromkeys(["score", "x", "y", "width", "height", "duration"], "float64"),
     }  # fmt: skip
     labels = [name for name in table.columns if name.removeprefix("raw_") in ("happy", "sad")]
     assert {name: table[name].dtype for name in table.columns} == expected | dict.fromkeys(labels, "float64")
-    assert not any((table[name] == "None").any() for name in ("label", "previous"))  # missing, not a word
+    assert not any((table[name] == "None").any() for name in ("picture", "label", "previous"))  # missing, not a word
 
 
 def test_dataframe_keeps_every_digit_and_every_label():

@@ -1,0 +1,143 @@
+"""Folders of pictures: a time-lapse, or photographs of many sizes.
+
+`emograph launch "capture uri=photos/ fps=1 ! haardetect full_scan_interval=0 ! fakesink" --set mode=lossless` reads
+through this. A stream has one frame size, photographs have many. So the frame is as wide as the widest of them and as
+high as the highest, and each stands in its top left corner as it is: a place in the frame is the same place in the
+picture.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from nodes.capture.container import is_cut
+from nodes.capture.reader import Interrupted
+from nodes.capture.timeline import SECOND
+from pipeline.errors import UserError
+
+PICTURES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+_ORIENTATION = 0x0112
+"""EXIF tag; from 5 on rows and columns change places."""
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+class Pictures:
+    """A pass through pictures in the order given, at `fps` a second.
+
+    size: of the frames; a picture of another size stands at the top left, and black fills the rest. start, end:
+    seconds, pictures from `start` up to but without `end`. log: where to say that one cannot be read.
+    """
+
+    def __init__(
+        self,
+        paths: list[Path],
+        size: Size | None,
+        fps: float,
+        start: float,
+        end: float | None,
+        log: Callable[[str, str], None],
+    ) -> None:
+        self._paths, self._size, self._log = paths, size, log
+        self.fps = fps
+        self._index = round(start * fps)
+        self._first: int | None = None
+        self._stop = len(paths) if end is None else min(len(paths), round(end * fps))
+        self._picture: np.ndarray | None = None
+
+    def next(self) -> int | None:
+        while self._index < self._stop:
+            index = self._index
+            self._index += 1
+            self._picture = _read(self._paths[index])
+            if self._picture is not None:
+                self._first = index if self._first is None else self._first
+                return round((index - self._first) * SECOND / self.fps)
+            self._log("warning", f"'{self._paths[index]}' is not a picture that can be decoded; skipped")
+        return None
+
+    @property
+    def name(self) -> str | None:
+        if self._picture is None:
+            return None
+        return os.fsencode(self._paths[self._index - 1].name).decode(errors="replace")
+
+    def picture(self, into: np.ndarray) -> np.ndarray | None:
+        picture = self._picture
+        if picture is None or self._size is None or picture.shape[:2] == self._size:
+            return picture
+        height, width = self._size
+        frame = into if into.shape[:2] == self._size else np.empty((height, width, 3), np.uint8)
+        rows, columns = picture.shape[:2]
+        scale = min(1.0, height / rows, width / columns)
+        if scale < 1:  # it was replaced meanwhile, or its header told another size
+            rows, columns = max(1, int(rows * scale)), max(1, int(columns * scale))
+            picture = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
+        frame[:rows, :columns] = picture
+        frame[:rows, columns:] = 0
+        frame[rows:] = 0
+        return frame
+
+    def close(self) -> None:
+        self._picture = None
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder in natural order (`2.png` before `10.png`). Raises UserError where there are none."""
+    paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in PICTURES), key=_natural)
+    if not paths:
+        raise UserError(f"no pictures in the folder '{folder}' ({' '.join(PICTURES)})")
+    return paths
+
+
+def size_for(paths: Iterable[Path], stopping: threading.Event) -> Size | None:
+    """The smallest size that has room for each picture, by their headers, 0.1 ms each; None if no header tells one.
+    Raises Interrupted when the graph stops meanwhile."""
+    height = width = 0
+    with warnings.catch_warnings(action="ignore"):  # Pillow's, of pictures above 90 megapixels
+        for path in paths:
+            if stopping.is_set():
+                raise Interrupted
+            rows, columns = _size(path)
+            height, width = max(height, rows), max(width, columns)
+    return (height, width) if height and width else None
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", path.name)
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part.casefold()) for part in parts]
+
+
+def _size(path: Path) -> Size:
+    """Of a picture turned upright; 0, 0 where its header does not tell."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            # Pillow turns TIFF by itself, and reads a PNG to its end for an EXIF that is not in front.
+            told = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+            turned = told and image.getexif().get(_ORIENTATION, 1) >= 5
+    except Exception:  # whatever Pillow makes of a broken file; whether it can be decoded is found out when it is read
+        return 0, 0
+    return (width, height) if turned else (height, width)
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """uint8 (h, w, 3) BGR, turned upright by its EXIF; None when it cannot be read or is cut short."""
+    try:
+        data = path.read_bytes()
+        if is_cut(data):
+            return None
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):
+        return None
