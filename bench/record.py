@@ -21,6 +21,9 @@ from trainer.commandline import joined
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+"""Of a processor: those that decide how fast a network is on it."""
+
 Row = dict[str, Any]
 """One line of a table: column -> number, text or None. Units stand in the column's name."""
 
@@ -166,11 +169,18 @@ def usual_environment() -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """The machine in words: processor, cores, memory, GPU, system, Python."""
-    model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")
+    """The machine in words: processor, what it can do of INSTRUCTIONS, cores, memory, GPU, system, Python."""
+    about: dict[str, str] = {}
+    for line in _lines("/proc/cpuinfo"):
+        name, _, value = line.partition(":")
+        about.setdefault(name.strip(), value.strip())
+    # Virtual machines call processors of several generations by one name.
+    generation = f" (family {about.get('cpu family', '?')}, model {about.get('model', '?')})"
+    flags = set(about.get("flags", "").split())
     total = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal:")), 0)
     found = {
-        "processor": model,
+        "processor": about.get("model name", "?") + generation,
+        "instructions": " ".join(name for name in INSTRUCTIONS if name in flags) or "no AVX2",
         "cores": f"{len(os.sched_getaffinity(0))} cores",
         "memory": f"{total / 2**20:.0f} GiB",
         "system": f"Linux {platform.release()}",

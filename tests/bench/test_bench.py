@@ -51,7 +51,7 @@ def test_a_result_says_where_and_how_it_was_measured(tmp_path: Path):
     assert "Not measured: dora-rs" in text
     data = json.loads(page.with_suffix(".json").read_text())
     assert data["runs"] == 2
-    assert set(data["machine"]) == {"processor", "cores", "memory", "system", "python", "gpu"}
+    assert set(data["machine"]) == {"processor", "instructions", "cores", "memory", "system", "python", "gpu"}
     assert data["commit"]
     assert data["versions"]["pyzmq"]
     assert markdown(data) == text
