@@ -16,6 +16,7 @@ BENCHMARKS = {
     "transport": "frames between processes: 1080p through three links, against raw pyzmq, imagezmq, dora-rs, a queue",
     "detect": "haardetect on real clips, against the plain cascade on every frame and GStreamer's facedetect",
     "classify": "the network: faces/s and latency by backend and batch size, with its accuracy",
+    "accuracy": "how often the named expression is right: the networks that ship, and the fer package",
     "e2e": "whole graphs: against a plain loop, four live cameras, 1 to 16 cameras",
     "startup": "from the command to the first event",
     "train": "the trainer: images/s against a plain loop with DataLoader and torchvision transforms",

@@ -25,6 +25,7 @@ import cv2
 
 from bench.clips import find_clips
 from bench.graphs import Measured, measure
+from bench.peers import HOW_TO_GET_FER
 from bench.record import Result, Row, Settings, middle, percentile
 from nodes.capture.reader import quieten
 from nodes.emotion.backends import int8_can_be_had
@@ -204,10 +205,7 @@ def _fer(clips: list[Path], settings: Settings, result: Result) -> float | None:
         told = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         return float(told.stdout.split()[-1])
     except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
-        result.skipped.append(
-            "fer: in an environment of its own (it wants TensorFlow), pip install fer 'opencv-contrib-python<5' "
-            "'moviepy<2' 'setuptools<81', then --python THAT/bin/python"
-        )
+        result.skipped.append(HOW_TO_GET_FER)
         return None
 
 

@@ -35,8 +35,7 @@ def find_faces(images: np.ndarray, spec: Preprocess = DEFAULT) -> Found:
         boxes, _ = detector.detect(frame)
         if len(boxes):
             index.append(i)
-            best = max(boxes, key=_overlap)
-            patches.append(cut_patches(frame, [best], spec)[0])
+            patches.append(cut_patches(frame, [boxes[best_box(boxes)]], spec)[0])
     return Found(np.array(index, int), np.array(patches, np.uint8).reshape(-1, spec.size, spec.size))
 
 
@@ -44,6 +43,11 @@ def in_a_frame(image: np.ndarray) -> np.ndarray:
     """uint8 (48, 48) -> uint8 (384, 384), the picture at BORDER..BORDER + ENLARGED."""
     large = cv2.resize(image, (ENLARGED, ENLARGED), interpolation=cv2.INTER_CUBIC)
     return cv2.copyMakeBorder(large, BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REPLICATE)
+
+
+def best_box(boxes: np.ndarray) -> int:
+    """Which of the boxes (N, 4) of a frame overlaps the enlarged picture most."""
+    return max(range(len(boxes)), key=lambda i: _overlap(boxes[i]))
 
 
 def _overlap(box: np.ndarray) -> float:

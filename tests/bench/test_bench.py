@@ -16,7 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bench import clips, detect, e2e, reuse, train, transport
+from bench import accuracy, clips, detect, e2e, reuse, train, transport
 from bench.classify_worker import PEER
 from bench.cli import BENCHMARKS, bench
 from bench.graphs import cpu_of, measure
@@ -170,7 +170,7 @@ def test_names_are_checked_before_anything_is_measured(stub: list[Settings]):
 def test_every_benchmark_names_its_contestants(name: str, device: str):
     names = importlib.import_module(f"bench.{name}").contestants(Settings(device=device))
     assert len(names) == len(set(names)) > 1
-    peers = {"classify": PEER, "train": train.PEER}
+    peers = {"classify": PEER, "train": train.PEER, "accuracy": accuracy.PEER}
     assert name not in peers or peers[name] in names
 
 
