@@ -90,6 +90,7 @@ class VideoSink(Sink):
         if self._wall is not None:
             for picture, time in self._wall.due(self.clock()):
                 self._write(MOSAIC, picture, time)
+                self.breathe()  # there may be thousands, where one camera was far ahead of another
 
     def on_mark(self, mark: Mark) -> None:
         if mark.kind == "status" and not mark.data.get("up") and self._wall is not None:
@@ -117,6 +118,9 @@ class VideoSink(Sink):
 
     def _write(self, camera: str, frame: np.ndarray, pts: int) -> None:
         file = self._files.get(camera)
+        if file is not None and not file.reaches(pts):
+            self._complete(camera)
+            file = None
         if file is None:
             path = self._paths[camera]
             if camera in self._begun or self.restarted:
@@ -135,7 +139,11 @@ class VideoSink(Sink):
             if file is None or not file.failed:
                 for picture, time in self._wall.finish():
                     self._write(camera, picture, time)
+                    self.breathe()
             self._wall = self._new_wall()
+        self._complete(camera)
+
+    def _complete(self, camera: str) -> None:
         file = self._files.pop(camera, None)
         if file is not None:
             file.close()

@@ -34,6 +34,8 @@ from pipeline import UserError
 TICKS = 60_000
 """Times in a file are in units of 1/60000 s: whole numbers for 12, 15, 24, 25, 30, 29.97, 50 and 60 frames/s, and
 the finest that an MPEG-4 stream can tell."""
+LONGEST = 1 << 30
+"""Ticks that a frame may be shown, five hours: no kind of file can tell of 2^31, which a gap of ten hours is."""
 NOMINAL_FPS = 25
 """Frames/s when nothing tells."""
 KEYFRAMES = 60
@@ -159,14 +161,17 @@ class VideoFile:
         self.frames += 1
         self._last = ticks
 
+    def reaches(self, pts: int) -> bool:
+        """Whether a frame at `pts` (ns) can be in this file: not after a gap of more than five hours."""
+        return not self.frames or bool(self._fps) or round(pts * TICKS / 1e9) - self._start - self._last <= LONGEST
+
     def close(self) -> None:
         """Complete the file. After a failed write this only lets go of it."""
         try:
             if self.failed:
-                # The trailer would fail as the frame did, and that has been told.
-                with contextlib.suppress(FFmpegError):
-                    if self._container is not None:
-                        self._container.close()
+                # The trailer would fail as the frame did, and that has been told; or end the process, where FFmpeg
+                # could not even write the header.
+                self._container = self._stream = None
                 return
             self._encode_first()
             self._encode(None)

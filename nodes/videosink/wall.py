@@ -33,7 +33,8 @@ SLACK = 1e-3
 class LiveWall:
     """A picture every 1/fps of the clock, with each camera's newest frame.
 
-    It begins when every camera has sent a frame, or `patience` after the first one has; by then the size is known.
+    It begins when every camera has sent a frame or is known to be down, or `patience` after the first frame; by then
+    the size is known.
     """
 
     patience = 1_000_000_000
@@ -63,14 +64,15 @@ class LiveWall:
 
     def mute(self, stream: str, reason: str) -> None:
         """The camera is down or has ended; its last frame is in a picture before it is dimmed."""
-        self._shapes.setdefault(stream, (0, 0))
         self._gone[stream] = reason
 
     def due(self, now: int) -> Iterator[Picture]:
         if self._first is None:
             return
-        if self._start is None and (len(self._shapes) == len(self._streams) or now - self._first >= self.patience):
-            self._start = now
+        if self._start is None:
+            all_told = len(self._shapes.keys() | self._gone.keys()) == len(self._streams)
+            if all_told or now - self._first >= self.patience:
+                self._start = now
         if self._start is not None:
             tick = math.floor((now - self._start) * self._fps / 1e9 + SLACK)
             if tick > self._tick:
@@ -90,7 +92,8 @@ class LiveWall:
 
 
 class SyncedWall:
-    """A picture every 1/fps of the cameras' own time, each camera's counted from its first frame."""
+    """A picture every 1/fps of the cameras' own time, each camera's counted from its first frame; of a time in which
+    nothing comes, a gap of hours maybe, only the first second's."""
 
     def __init__(self, streams: Sequence[str], fps: float, folder: Path) -> None:
         """folder: where frames that have to wait may be put aside."""
@@ -105,10 +108,13 @@ class SyncedWall:
         self._mosaic: Mosaic | None = None
         self._shelf = Shelf(folder)
         self._tick = 0
+        self._still = 0
+        """Pictures since one that showed something new."""
 
     def push(self, stream: str, frame: np.ndarray, pts: int, now: int) -> None:
         self._quiet.pop(stream, None)
-        start = self._starts.get(stream, pts)
+        # Who joins late, after the others had no need to wait, joins now.
+        start = self._starts.get(stream, pts - round(self._tick * 1e9 / self._fps))
         if (back := self._newest.get(stream, pts) - pts) > 0:  # the source began again; time goes on
             start -= back
         self._starts[stream], self._newest[stream] = start, pts
@@ -127,25 +133,35 @@ class SyncedWall:
         running = [tick for stream, tick in self._reached.items() if stream not in self._quiet]
         while running and self._tick < min(running):
             yield self._picture()
+            self._skip(min(running))
 
     def finish(self) -> Iterator[Picture]:
         """All that is still waiting."""
         while any(self._queues.values()):
             yield self._picture()
+            self._skip(max((queue[-1][0] for queue in self._queues.values() if queue), default=0))
         self._shelf.close()
+
+    def _skip(self, limit: int) -> None:
+        """Over pictures that would be the same as the last, up to the next frame, but not beyond tick `limit`."""
+        if self._still >= self._fps:
+            self._tick = max(self._tick, min([limit, *(queue[0][0] for queue in self._queues.values() if queue)]))
 
     def _picture(self) -> Picture:
         if self._mosaic is None:
             shapes = [queue[0][1].shape for queue in self._queues.values() if queue]
             self._mosaic = Mosaic(self._streams, cell_size(shapes, len(self._streams)))
+        self._still += 1
         for stream, queue in self._queues.items():
             frame = None
             while queue and queue[0][0] <= self._tick:
                 frame = self._shelf.take(queue.popleft()[1])
             if frame is not None:
                 self._mosaic.show(stream, frame)
-            elif not queue and stream in self._quiet:
+                self._still = 0
+            elif not queue and stream in self._quiet and self._mosaic.content(stream)[1] != self._quiet[stream]:
                 self._mosaic.mute(stream, self._quiet[stream])
+                self._still = 0
         time = round(self._tick * 1e9 / self._fps)
         self._tick += 1
         return self._mosaic.canvas, time

@@ -196,3 +196,26 @@ def test_frames_after_the_end_begin_another_file(tmp_path: Path) -> None:
             h.mark("eos")
     assert len(read(path)[0]) == 4
     assert len(read(tmp_path / "out-2.mp4")[0]) == 2
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+@pytest.mark.parametrize("before", [1, 3])
+def test_after_a_gap_that_no_file_can_tell_of_another_begins(tmp_path: Path, name: str, before: int) -> None:
+    """A camera that was away over night."""
+    frames = clip(before + 2)
+    pts = [n * 40 * MS for n in range(before)] + [10 * 3600 * SECOND + n * 40 * MS for n in range(2)]
+    h = write(VideoSink(location=str(tmp_path / name)), frames, pts)
+    assert [text for _, text in h.logs if text.startswith("writing")] == [
+        f"writing {tmp_path / name}",
+        f"writing {tmp_path / name.replace('out', 'out-2')}",
+    ]
+    first, second = read(tmp_path / name), read(tmp_path / name.replace("out", "out-2"))
+    assert (len(first[0]), len(second[0])) == (before, 2)
+    assert second[1] == pytest.approx([0, 0.04], abs=2e-3)
+    assert all(similar(*pair) for pair in zip(frames, first[0] + second[0], strict=True))
+
+
+def test_a_gap_of_an_hour_is_one_in_the_file(tmp_path: Path) -> None:
+    pts = [0, 40 * MS, 3600 * SECOND]
+    write(VideoSink(location=str(tmp_path / "out.mp4")), clip(3), pts)
+    assert read(tmp_path / "out.mp4")[1] == pytest.approx([0, 0.04, 3600], abs=1e-3)

@@ -237,3 +237,48 @@ def test_files_that_are_not_the_same_may_be_read_and_written() -> None:
         load("capture uri=a.mp4 name=a ! videosink location=out-{camera}.mp4 name=v capture uri=b.mp4 name=b ! v.")
     )
     assert list(plan.nodes) == ["a", "b", "v"]
+
+
+def test_a_live_mosaic_has_the_size_of_a_camera_that_was_down_at_first(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    with Harness(VideoSink(location=str(path), mosaic=True, fps=10), streams=("a", "b")) as h:
+        for stream in "ab":
+            h.mark("status", stream=stream, up=False, reason="dead")
+        h.tick()
+        for _ in range(3):
+            h.clock += 0.1
+            h.push(plain(200), stream="a")
+    seen, _, _ = read(path)
+    assert [levels(s, 2) for s in seen] == [[200, 0]] * 3
+    assert [s.shape for s in seen] == [(96, 256, 3)] * 3
+
+
+def test_a_lossless_mosaic_takes_in_a_camera_that_comes_later(tmp_path: Path) -> None:
+    """Its frames are shown beside those that the others have then, and nobody waits until it has caught up."""
+    path = tmp_path / "out.mp4"
+    with Harness(VideoSink(location=str(path), mosaic=True, fps=10), streams=("a", "b"), lossless=True) as h:
+        h.mark("status", stream="a", up=False, reason="away")
+        for n in range(6):
+            h.push(plain(200), stream="b", pts=n * 100 * MS)
+        for n in range(6, 10):
+            h.push(plain(100 + 10 * (n - 6)), stream="a", pts=1042 * MS + (n - 6) * 100 * MS)
+            h.push(plain(200), stream="b", pts=n * 100 * MS)
+    seen, times, _ = read(path)
+    assert times == pytest.approx([n / 10 for n in range(10)], abs=1e-4)
+    assert [levels(s, 2)[0] for s in seen[5:]] == [100, 110, 120, 130, 130]
+
+
+@pytest.mark.parametrize("gap", [60, 3600 * 6], ids=["a minute", "six hours"])
+def test_a_lossless_mosaic_shows_of_a_gap_its_first_second(tmp_path: Path, gap: int) -> None:
+    """A gap of hours is not encoded picture by picture; one that no file can tell of begins another file."""
+    with Harness(VideoSink(location=str(tmp_path / "out.mp4"), mosaic=True, fps=10), lossless=True) as h:
+        for pts in (0, 100 * MS, gap * SECOND, gap * SECOND + 100 * MS):
+            h.push(plain(200 if pts < SECOND else 100), pts=pts)
+    files = [read(path) for path in sorted(tmp_path.iterdir(), key=lambda path: (len(path.name), path.name))]
+    before, after = [n / 10 for n in range(12)], [0, 0.1]
+    if gap > 3600:
+        assert [times for _, times, _ in files] == [pytest.approx(before, abs=1e-4), pytest.approx(after, abs=1e-4)]
+    else:
+        assert files[0][1] == pytest.approx([*before, *(gap + time for time in after)], abs=1e-4)
+    pictures = [levels(picture, 1)[0] for seen, _, _ in files for picture in seen]
+    assert pictures == [200] * 12 + [100] * 2
