@@ -29,8 +29,6 @@ from pipeline.endpoints import is_local
 
 _BLOCK = 2.0
 """Seconds that one `consume` waits at most: the engine takes a node that is silent for longer than 15 for dead."""
-_LAST_BLOCK = 10.0
-"""The same at the end of a stream."""
 _SIGN_OF_LIFE = 3.0
 """Seconds between two lines of the log while the end waits: for whoever looks on, and for the engine too."""
 _PROBE_AFTER = 2.0
@@ -75,7 +73,8 @@ class _Frame:
 
 @dataclass(slots=True)
 class _Peer:
-    """A receiver. sent, acked: numbers of the last frame to it, and of the last that it says it has."""
+    """A receiver. sent, acked: numbers of the last frame to it, and of the last that it says it has. stuck_since: since
+    when it has had no room for a frame that is there."""
 
     camera: str
     pixels: bool
@@ -83,11 +82,16 @@ class _Peer:
     sent: int
     acked: int
     heard: float
+    stuck_since: float | None = None
     waiting: deque[_Frame] = field(default_factory=deque)
 
     @property
     def credit(self) -> int:
         return self.window - (self.sent - self.acked)
+
+    @property
+    def ready(self) -> bool:
+        return self.credit > 0 and not self.waiting
 
     @property
     def owed(self) -> int:
@@ -97,7 +101,8 @@ class _Peer:
 
 @dataclass(slots=True)
 class _Camera:
-    """What there is to tell of one camera. backlog: lossless frames that no receiver was there for."""
+    """What there is to tell of one camera. backlog: lossless frames that no receiver was there for. stuck_since: since
+    when there is none."""
 
     shape: tuple[int, int, int] | None = None
     up: bool = True
@@ -194,9 +199,11 @@ class Send(Sink):
             camera.up, camera.reason = bool(mark.data.get("up")), str(mark.data.get("reason") or "")
         elif mark.kind == "eos":
             if self.lossless and camera.backlog:
-                self._wait(mark.stream, _LAST_BLOCK)
-                if camera.backlog and not self.stopping.is_set():
-                    raise self._unclaimed(mark.stream)
+                while camera.backlog and not self.stopping.is_set():
+                    self._wait(mark.stream, _SIGN_OF_LIFE)
+                    if camera.backlog and not self.stopping.is_set():
+                        frames = f"{len(camera.backlog)} frame{'s' * (len(camera.backlog) != 1)}"
+                        self.log("info", f"waiting for a receiver of '{mark.stream}' ({frames})")
                 if camera.backlog:
                     self.log("warning", f"no receiver took the last frames of '{mark.stream}' ({len(camera.backlog)})")
                     camera.backlog.clear()
@@ -225,10 +232,12 @@ class Send(Sink):
         end = time.monotonic() + limit
         while not self._ready(name):
             now = time.monotonic()
-            if camera.stuck_since is None:
-                camera.stuck_since = now
-            if now - camera.stuck_since > self.props.patience:
-                raise self._unclaimed(name)
+            since = now
+            for stuck in [peer for _, peer in self._peers_of(name) if not peer.ready] or [camera]:
+                stuck.stuck_since = stuck.stuck_since or now
+                since = min(since, stuck.stuck_since)
+            if now - since > self.props.patience:
+                raise self._unclaimed(name, now - since)
             if now > end or self.stopping.is_set():
                 return
             self._socket.poll(20)
@@ -264,12 +273,13 @@ class Send(Sink):
 
     def _ready(self, name: str) -> bool:
         peers = self._peers_of(name)
-        return bool(peers) and all(peer.credit > 0 and not peer.waiting for _, peer in peers)
+        return bool(peers) and all(peer.ready for _, peer in peers)
 
-    def _unclaimed(self, name: str) -> UserError:
-        since = self._cameras[name].stuck_since
-        waited = time.monotonic() - since if since is not None else 0.0
-        what = f"no receiver took a frame of camera '{name}'" if self._peers_of(name) else f"no receiver of '{name}'"
+    def _unclaimed(self, name: str, waited: float) -> UserError:
+        peers = self._peers_of(name)
+        what = f"no receiver took a frame of camera '{name}'" if peers else f"no receiver of '{name}'"
+        if any(peer.ready for _, peer in peers):
+            what = f"a receiver took no frame of camera '{name}'"
         return UserError(f"{self.name}: {what} for {waited:.0f} s on {self.endpoint}; 'patience' sets the limit")
 
     # Receivers -----------------------------------------------------------------------------------------
@@ -362,7 +372,7 @@ class Send(Sink):
             self.observe("frame_bytes", sum(map(len, parts)))
             peer.sent += 1
             peer.waiting.popleft()
-            self._cameras[peer.camera].stuck_since = None
+            peer.stuck_since = self._cameras[peer.camera].stuck_since = None
 
     def _send(self, identity: bytes, parts: list[Any]) -> bool:
         """False when it did not go: the peer is gone (and forgotten), or does not read at all."""

@@ -107,11 +107,43 @@ def test_lossless_without_a_receiver_is_an_error_and_not_a_loss():
 
 def test_lossless_without_a_receiver_until_the_end_is_an_error_too(monkeypatch):
     monkeypatch.setattr("nodes.send._BLOCK", 0.01)
-    monkeypatch.setattr("nodes.send._LAST_BLOCK", 0.02)
-    with sending(lossless=True) as h:
+    with sending(lossless=True, patience="200ms") as h:
         h.push(picture(0))
         with pytest.raises(UserError, match="^out: no receiver of 'door' for"):
             h.mark("eos")
+
+
+def test_the_end_waits_for_a_receiver_as_long_as_patience_says(monkeypatch):
+    monkeypatch.setattr("nodes.send._BLOCK", 0.01)
+    monkeypatch.setattr("nodes.send._SIGN_OF_LIFE", 0.02)
+    with sending(lossless=True, patience="60s") as h:
+        h.push(picture(0))
+        ending = threading.Thread(target=lambda: h.mark("eos"))
+        ending.start()
+        told = ("info", "waiting for a receiver of 'door' (1 frame)")
+        patiently(lambda: h.logs.count(told) >= 3)
+        with Far(sender(h).endpoint, lossless=True) as far:
+            ending.join(30)
+            patiently(lambda: far.ended, h.tick)
+    assert len(far.got) == 1
+
+
+def test_one_receiver_that_is_stuck_ends_the_graph_though_another_takes_every_frame(monkeypatch):
+    """And does not pile up frames for ever."""
+    monkeypatch.setattr("nodes.send._BLOCK", 0.05)
+    with (
+        sending(lossless=True, patience="500ms") as h,
+        Far(sender(h).endpoint, lossless=True) as far,
+        Far(sender(h).endpoint, lossless=True, prefetch=1) as stuck,
+    ):
+        patiently(lambda: far.got and stuck.got, lambda: h.push(picture(0)))
+        stuck.go.clear()
+        with pytest.raises(UserError, match="^out: a receiver took no frame of camera 'door' for"):  # noqa: PT012
+            for _ in range(1000):
+                h.push(picture(0))
+        (first, second) = sorted(sender(h)._peers.values(), key=lambda peer: len(peer.waiting))
+        assert first.sent > second.sent
+        assert len(second.waiting) <= 500 / 50 + 2
 
 
 def test_a_stop_ends_the_wait_and_what_nobody_took_is_told():
