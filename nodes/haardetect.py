@@ -198,14 +198,15 @@ class _Stream:
         self._busy_interval = busy_interval
         self._phase = phase
         self._last_sweep = self._next_sweep = self._next_full_sweep = self._now = -math.inf
+        self._shape: tuple[int, ...] = ()
         self._seconds = 0.0
         self._pts = self._captured = -1
 
     def follow(self, grey: np.ndarray, now: float, short: bool) -> list[Track]:
         """The faces of the frame at `now` seconds. short: there is too little time for all frames."""
-        if now < self._now:
+        if now < self._now or grey.shape != self._shape:  # what was seen in a frame of another size was elsewhere
             self.restart()
-        self._now = now
+        self._now, self._shape = now, grey.shape
         self.tracker.advance(now)
         found = self._search(grey, now, short) if self._interval else self._detector.scan(grey)
         sure = found.neighbors >= SURE * self._detector.min_neighbors

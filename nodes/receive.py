@@ -27,6 +27,8 @@ _ASK_AGAIN = 1.0
 """Seconds of silence after which the sender is asked anew: it may have been started again."""
 _LAST_WORD = 5.0
 """Seconds to get it through to the sender that the last frame came; a lossless one waits for that."""
+_LEAP = 365 * 24 * 3600 * 1_000_000_000
+"""Nanoseconds between two frames that nobody believes."""
 _POLL_MS = 50
 """How long a stop may go unnoticed."""
 
@@ -218,7 +220,9 @@ class Receive(Source):
         pts = header.pts + self._offset
         if pts < self._last_pts:
             pts = self._last_pts + max(1, header.wall - self._last_wall)
-        if not 0 <= pts < remotelink.MAX_TIME:
+        # A time that leads nowhere must not be where all that follow go on from.
+        limit = self._last_pts + _LEAP if self._last_pts else remotelink.MAX_TIME // 2
+        if not 0 <= pts < limit:
             raise BadMessage("a time out of range")
         return pts
 

@@ -59,7 +59,7 @@ def resolves(endpoint: str) -> bool:
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     try:
         return bool(getaddrinfo(host.strip("[]"), port))
-    except OSError:
+    except (OSError, UnicodeError):  # "a..b" is no name at all
         return False
 
 

@@ -81,8 +81,9 @@ class Buffer:
     stream: the camera, i.e. the name of the source node. sequence: 0, 1, 2 ... as captured by the source.
     pts: presentation time of the stream in ns. captured: CLOCK_MONOTONIC ns, the same clock in every process
     of the host. wall: UTC ns since the epoch. deadline: monotonic ns after which it is dropped, 0 for never.
-    shape: (height, width, channels) of the frame; frame: the uint8 pixels, a view into shared memory which
-    belongs to this node only until it returns. A node that lets go of a buffer lets go of `frame` too.
+    shape: (height, width, channels) of this frame, of a folder of photographs each another; frame: the uint8 pixels, a
+    view into shared memory which belongs to this node only until it returns. A node that lets go of a buffer lets go
+    of `frame` too.
     """
 
     stream: str
@@ -109,6 +110,18 @@ class Buffer:
         if self._frame is None:
             raise RuntimeError("this node declared access='none': its buffers come without pixels")
         return self._frame
+
+    def resize(self, height: int, width: int) -> None:
+        """For a source in `fill`: this frame is a smaller one than the stream's largest, which the slot has room for.
+
+        `shape` and `frame` are of that size from then on. ValueError where the slot has no room for it.
+        """
+        shape = height, width, self.shape[2]
+        size = height * width * shape[2]
+        pixels = self.frame.reshape(-1)
+        if min(height, width) < 1 or size > pixels.size:
+            raise ValueError(f"a frame of {width}x{height} in a slot for {self.shape[1]}x{self.shape[0]}")
+        self.shape, self._frame = shape, pixels[:size].reshape(shape)
 
     def branch(self, weight: int) -> Buffer:
         """A copy for another link of a tee: same pixels, own regions, `weight` of the whole."""

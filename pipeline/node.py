@@ -54,7 +54,8 @@ class SourceProperties(Properties):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a source delivers from now on. fps is the nominal rate in frames/s, 0 when unknown."""
+    """What a source delivers from now on: the size of its frames, or of the largest; fps is the nominal rate in
+    frames/s, 0 when unknown."""
 
     height: int
     width: int
@@ -181,7 +182,8 @@ class Source(Node):
 
     def fill(self, buffer: Buffer) -> bool:
         """Write the next frame into `buffer.frame` (uint8, height x width x channels of `open`) and set
-        `buffer.pts`, and `regions`, `meta` or `wall` (UTC ns, else the time of the call) where there are any.
+        `buffer.pts`, and `regions`, `meta` or `wall` (UTC ns, else the time of the call) where there are any. A frame
+        that is smaller than the others says so first: `buffer.resize(height, width)`.
         False means EOS."""
         raise NotImplementedError
 

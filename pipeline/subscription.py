@@ -27,6 +27,8 @@ from pipeline.events import KINDS, BadEvent, Event, EventRegion, NewerProtocol, 
 if TYPE_CHECKING:
     import pandas
 
+_LONGEST_POLL = 3600.0
+"""Seconds; libzmq counts milliseconds in 31 bits."""
 _RESYNC_SECONDS = 1.0
 """A subscriber that is too slow asks for a snapshot at most this often per topic."""
 
@@ -131,7 +133,8 @@ class Subscription:
             until = min((heard.asked + _RESYNC_SECONDS for heard in self._incomplete.values()), default=None)
             if end is not None:
                 until = end if until is None else min(until, end)
-            if self._socket.poll(None if until is None else max(0, math.ceil((until - time.monotonic()) * 1000))):
+            left = _LONGEST_POLL if until is None else min(until - time.monotonic(), _LONGEST_POLL)
+            if self._socket.poll(max(0, math.ceil(left * 1000))):
                 return True
             if end is not None and time.monotonic() >= end:
                 return False

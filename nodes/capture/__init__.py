@@ -112,6 +112,8 @@ class Capture(Source):
     _frames: Recording | Live | None = None
     _held: tuple[int, np.ndarray] | None = None
     """PTS and picture of the first frame, which `open` has read already."""
+    _largest: tuple[int, int] | None = None
+    """(height, width) that has room for each picture of a folder."""
 
     def open(self) -> VideoInfo:
         quieten()
@@ -124,7 +126,7 @@ class Capture(Source):
             raise UserError(f"{self.name}: stopped while opening") from None
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from None
-        source = self._held[1].shape[:2] if self._held is not None else None
+        source = self._largest or (self._held[1].shape[:2] if self._held is not None else None)
         self._canvas = Canvas(source, self.props.height, self.props.width)
         self.live = isinstance(self._frames, Live)
         self.paced = not self.live and not self.lossless
@@ -146,15 +148,12 @@ class Capture(Source):
         if self._held is not None:
             buffer.pts, picture = self._held
             self._held = None
-            self._canvas.write(lambda into: picture, buffer.frame)
-            self._name(buffer)
-            return True
+            return self._write(lambda into: picture, buffer)
         assert self._frames is not None, "open() makes it"
         try:
             while (pts := self._frames.advance()) is not None:
-                if self._canvas.write(self._frames.picture, buffer.frame):
+                if self._write(self._frames.picture, buffer):
                     buffer.pts = pts
-                    self._name(buffer)
                     return True
         except Interrupted:
             return False
@@ -162,9 +161,16 @@ class Capture(Source):
             raise UserError(f"{self.name}: {error}") from None
         return False
 
-    def _name(self, buffer: Buffer) -> None:
-        if isinstance(self._frames, Recording) and self._frames.name is not None:
-            buffer.meta["picture"] = self._frames.name
+    def _write(self, take: Callable[[np.ndarray], np.ndarray | None], buffer: Buffer) -> bool:
+        """The current frame into its slot, and how it is called; False when there is no picture in it."""
+        name = self._frames.name if isinstance(self._frames, Recording) else None
+        if name is not None:
+            buffer.meta["picture"] = name
+            picture = take(buffer.frame)
+            if picture is not None and not (self.props.width and self.props.height):
+                buffer.resize(*self._canvas.room_for(picture))
+            take = lambda into: picture  # noqa: E731 - it is decoded, and need not be twice
+        return self._canvas.write(take, buffer.frame)
 
     def close(self) -> None:
         if self._frames is not None:
@@ -188,10 +194,10 @@ class Capture(Source):
             path, fps = check_path(place), p.fps or FOLDER_FPS
             if not path.is_dir():
                 return video(None)
-            size = size_for(pictures_in(path), stopping)
+            self._largest = size_for(pictures_in(path), stopping)
 
             def pictures() -> Pictures:
-                return Pictures(pictures_in(path), size, fps, p.start, p.end, self._say)
+                return Pictures(pictures_in(path), fps, p.start, p.end, self._say)
 
             return Recording(pictures, p.loop, None, stopping), fps
 

@@ -16,8 +16,8 @@ class Canvas:
 
     source: (height, width) of the first picture; None where it is still to come, which needs both of the next.
     height, width: the wanted ones; with one of them the other follows from the aspect, with both the picture is
-    stretched. A later picture of another shape (a camera that came back in another mode, a folder of mixed pictures)
-    keeps its aspect and gets black borders.
+    stretched. A later picture of another shape (a camera that came back in another mode, or pictures of many sizes that
+    shall have one) keeps its aspect and gets black borders.
     """
 
     def __init__(self, source: tuple[int, int] | None, height: int | None, width: int | None) -> None:
@@ -33,6 +33,13 @@ class Canvas:
             )
         self._source = source
         self._scratch: np.ndarray | None = None
+
+    def room_for(self, picture: np.ndarray) -> tuple[int, int]:
+        """(height, width) of a picture that keeps its own size, scaled as the largest one is, and made to fit."""
+        rows, columns = picture.shape[:2]
+        height, width = self.size
+        scale = min(height / max(rows, self._source[0]), width / max(columns, self._source[1])) if self._source else 1.0
+        return max(1, round(rows * scale)), max(1, round(columns * scale))
 
     def write(self, take: Callable[[np.ndarray], np.ndarray | None], frame: np.ndarray) -> bool:
         """Have `take` decode into `frame` (uint8, height x width x 3); False when it has no picture.
@@ -53,7 +60,7 @@ class Canvas:
             return True
         self._scratch = picture
         rows, columns = picture.shape[:2]
-        if (rows, columns) == self._source:
+        if (rows, columns) == self._source or self.room_for(picture) == frame.shape[:2]:
             _scale(picture, frame)
             return True
         scale = min(frame.shape[0] / rows, frame.shape[1] / columns)

@@ -1,9 +1,7 @@
 """Folders of pictures: a time-lapse, or photographs of many sizes.
 
 `emograph launch "capture uri=photos/ fps=1 ! haardetect full_scan_interval=0 ! fakesink" --set mode=lossless` reads
-through this. A stream has one frame size, photographs have many. So the frame is as wide as the widest of them and as
-high as the highest, and each stands in its top left corner as it is: a place in the frame is the same place in the
-picture.
+through this.
 """
 
 from __future__ import annotations
@@ -36,20 +34,13 @@ Size = tuple[int, int]
 class Pictures:
     """A pass through pictures in the order given, at `fps` a second.
 
-    size: of the frames; a picture of another size stands at the top left, and black fills the rest. start, end:
-    seconds, pictures from `start` up to but without `end`. log: where to say that one cannot be read.
+    start, end: seconds, pictures from `start` up to but without `end`. log: where to say that one cannot be read.
     """
 
     def __init__(
-        self,
-        paths: list[Path],
-        size: Size | None,
-        fps: float,
-        start: float,
-        end: float | None,
-        log: Callable[[str, str], None],
+        self, paths: list[Path], fps: float, start: float, end: float | None, log: Callable[[str, str], None]
     ) -> None:
-        self._paths, self._size, self._log = paths, size, log
+        self._paths, self._log = paths, log
         self.fps = fps
         self._index = round(start * fps)
         self._first: int | None = None
@@ -74,20 +65,7 @@ class Pictures:
         return os.fsencode(self._paths[self._index - 1].name).decode(errors="replace")
 
     def picture(self, into: np.ndarray) -> np.ndarray | None:
-        picture = self._picture
-        if picture is None or self._size is None or picture.shape[:2] == self._size:
-            return picture
-        height, width = self._size
-        frame = into if into.shape[:2] == self._size else np.empty((height, width, 3), np.uint8)
-        rows, columns = picture.shape[:2]
-        scale = min(1.0, height / rows, width / columns)
-        if scale < 1:  # it was replaced meanwhile, or its header told another size
-            rows, columns = max(1, int(rows * scale)), max(1, int(columns * scale))
-            picture = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
-        frame[:rows, :columns] = picture
-        frame[:rows, columns:] = 0
-        frame[rows:] = 0
-        return frame
+        return self._picture
 
     def close(self) -> None:
         self._picture = None

@@ -40,6 +40,8 @@ def connect(display: str, timeout: float = 3.0) -> socket.socket:
         except (OSError, Refused):
             server.close()
             raise
+    except UnicodeError:  # "a..b"
+        raise Refused(f"DISPLAY is {display!r}, which names no host") from None
     except OSError as error:
         raise Refused(f"no X server answers at DISPLAY={display} ({error.strerror or error})") from None
     return server

@@ -110,6 +110,7 @@ def _camera(camera: Camera, labels: list[str]) -> dict[str, Any]:
         "lanes": drawn,
         "rows": [_row(track, labels) for track in shown],
         "all": _shares(camera.labels, labels),
+        "count": len(tracks) + camera.others,
         "more": len(tracks) - len(shown) + camera.others,
     }
 

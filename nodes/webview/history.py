@@ -19,6 +19,10 @@ LIMIT = 60_000
 """Samples of all faces together that are kept at the most."""
 
 
+SET_BACK = 60_000
+"""Milliseconds in the future from which on a sample is one of a clock that was set back since."""
+
+
 class Sample(NamedTuple):
     """One face at one time. visit: counts appearances, so that a track id that is used again begins anew.
     at: UTC ms. probabilities: in the order of `History.labels`."""
@@ -74,6 +78,10 @@ class History:
         found = [self._samples[i] for i in range(first, min(first + limit, len(self._samples)))]
         return found, self._dropped + first + len(found)
 
+    def _clear(self) -> None:
+        self._dropped += len(self._samples)
+        self._samples.clear()
+
     def _observe(self, event: Event) -> None:
         camera = event["camera"]
         at = (self._clock() - event["latency_ns"]) // 1_000_000
@@ -82,8 +90,7 @@ class History:
             probabilities = region["probabilities"] or {}
             if probabilities and tuple(probabilities) != self.labels:
                 self.labels = tuple(probabilities)
-                self._dropped += len(self._samples)
-                self._samples.clear()  # another model's: they cannot stand in one picture
+                self._clear()  # another model's: they cannot stand in one picture
             faces.append(
                 {
                     "visit": self._visits.get((camera, region["track"])), "track": region["track"],
@@ -95,6 +102,8 @@ class History:
         self.changed += 1
         if at >= self._due.get(camera, 0) or at < self._due[camera] - 2e3 / RATE:
             self._due[camera] = at + 1e3 / RATE
+            if self._samples and self._samples[-1].at > at + SET_BACK:
+                self._clear()  # one axis cannot show both
             for face in faces:
                 if face["visit"] is not None and face["probabilities"]:
                     values = tuple(face["probabilities"])

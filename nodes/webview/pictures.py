@@ -106,10 +106,13 @@ class Pictures:
                 self._wanted.add(key)
                 kept = self._kept.get(camera)
                 done = self._done.get(key)
-                if kept and key not in self._queue and (done is None or done.number < kept.number):
-                    self._queue[key] = kept
                 if kept and done and kept.wall - done.wall > STALE_NS:
                     del self._done[key]  # of when somebody last looked: not to be shown as the present
+                    done = None
+                # A tile stands for the full size until there is one, not between two of them.
+                newer = kept and (done is None or (done.number < kept.number and key[1] == TILE))
+                if newer and key not in self._queue:
+                    self._queue[key] = kept
             if self._queue:
                 self._turn.notify()
 

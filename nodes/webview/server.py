@@ -49,6 +49,8 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
+    except UnicodeError:  # "a..b"
+        raise UserError(f"cannot listen on {where}: that is no host's name") from None
     except OSError as error:
         raise UserError(f"cannot listen on {where}: {error.strerror}") from None
     try:

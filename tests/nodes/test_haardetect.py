@@ -278,6 +278,17 @@ def test_a_face_that_left_is_dropped_after_the_gap():
     assert [len(b.regions) for b in detect(frames, track_gap=0.2)[1:]] == [1] * 8 + [0] * 7
 
 
+def test_a_frame_of_another_size_has_nothing_to_do_with_the_one_before():
+    frames = camera(4)
+    small = np.full((120, 100, 3), EMPTY[0, 0], np.uint8)
+    with Harness(HaarDetect(track_gap=10)) as h:
+        for buffer in frames:
+            out = h.push(buffer.frame, pts=buffer.pts)[0]
+        assert [r.track for r in out.regions] == [1]
+        for n in range(3):
+            assert not h.push(small, pts=frames[-1].pts + (n + 1) * 66_000_000)[0].regions
+
+
 def test_a_source_without_pts_goes_by_the_clock():
     (face,) = camera(1)
     with Harness(HaarDetect(track_gap=0.5, full_scan_interval=0)) as h:

@@ -133,14 +133,16 @@ def test_garbage_from_a_sender_is_counted_and_the_next_frame_shown():
             for parts in WRONG_FRAMES.values():
                 evil.send_multipart([identity, *parts])
             evil.send_multipart([identity, *frame_message(number=len(WRONG_FRAMES), pts=77)])
-            patiently(lambda: far.got)
+            evil.send_multipart([identity, *frame_message(number=len(WRONG_FRAMES) + 1, pts=2**62 - 2)])
+            evil.send_multipart([identity, *frame_message(number=len(WRONG_FRAMES) + 2, pts=99)])
+            patiently(lambda: len(far.got) > 1)
             assert far.harness is not None
             far.harness.tick()
-    assert far.node.garbage == len(WRONG_FRAMES)
-    assert [b.pts for b in far.got] == [77]
+    assert far.node.garbage == len(WRONG_FRAMES) + 1
+    assert [b.pts for b in far.got] == [77, 99]
     assert np.array_equal(far.got[0].frame, picture(0))
     assert [level for level, _ in far.harness.logs] == ["warning"]
-    assert sum(far.harness.metrics["garbage"]) == len(WRONG_FRAMES)
+    assert sum(far.harness.metrics["garbage"]) == len(WRONG_FRAMES) + 1
 
 
 def test_who_speaks_another_version_is_told_at_the_start():

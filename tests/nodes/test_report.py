@@ -78,7 +78,9 @@ def test_a_crowd_is_counted_in_bounded_memory():
     assert camera.others + len(camera.tracks) == 3001
     assert camera.labels == {"happy": 6000, "sad": 3000, "neutral": 9000}
     assert camera.tracks[1].frames == 9000
-    assert "2941 shorter tracks are part of" in page(camera)
+    text = page(camera)
+    assert "2941 shorter tracks are part of" in text
+    assert ", 3001 tracks.</p>" in text
 
 
 def test_the_timeline_has_every_stretch_at_its_time():

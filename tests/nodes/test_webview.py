@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import cv2
 import msgpack
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_a_port_that_is_taken_is_one_line():
             Harness(WebView("page", port=port))
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid", "no..host"])
 def test_an_address_that_is_not_here_is_one_line(host: str):
     with pytest.raises(UserError, match=f"cannot listen on {host}:0: "):
         Harness(WebView("page", port=0, host=host, token="long enough"))
@@ -179,6 +180,28 @@ def test_a_picture_of_when_somebody_last_looked_is_not_the_present(monkeypatch: 
         shown.close()
 
 
+def test_a_tile_does_not_take_the_place_of_a_picture_in_full_size(monkeypatch: pytest.MonkeyPatch):
+    """It is kept between two of them, and newer than the last."""
+    monkeypatch.setattr("nodes.webview.pictures.KEEP_INTERVAL", 0.0)
+    shown = Pictures(width=32, quality=80, on_picture=lambda: None)
+    try:
+        for wall in range(5):
+            shown.offer("door", frame(), wall)  # nobody is ready yet
+            shown.want([("door", "full")])
+            if wall:
+                time.sleep(0.05)
+            else:
+                wait_until(lambda: shown.encoded == 1, "what is kept, for want of anything else")
+            assert shown.encoded == 1 + wall
+            shown.offer("door", frame(), wall)
+            wait_until(lambda wall=wall: shown.encoded == 2 + wall, "the picture")
+        seen = shown.newest("door", "full")
+        assert seen is not None
+        assert cv2.imdecode(np.frombuffer(seen.jpeg, np.uint8), cv2.IMREAD_COLOR).shape == frame().shape
+    finally:
+        shown.close()
+
+
 def test_a_viewer_that_takes_nothing_holds_up_nobody():
     noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)  # does not compress
     watch = '{"watch": {"door": "full"}, "ready": 1}'
@@ -244,13 +267,16 @@ def test_more_viewers_than_allowed_are_sent_away():
         wait_until(lambda: is_let_in(url, "/events"), "room again")
 
 
+UPGRADE = (
+    b"GET %s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
 def test_who_does_not_finish_a_request_is_sent_away(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(limits, "REQUEST_TIMEOUT", 0.5)
     head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n"
-    upgrade = (
-        b"GET /events?%s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n" % (9000 * b"x")
-    )
+    upgrade = UPGRADE % (b"/events?" + 9000 * b"x")
     key = {"Authorization": "Bearer open sesame"}
     with viewing(token="open sesame") as (h, url), listen(url, "/ws/live", additional_headers=key) as viewer:
         with numb(url) as nothing, numb(url) as some, numb(url) as most, numb(url) as much:
@@ -296,6 +322,43 @@ def test_many_who_ask_for_nothing_keep_nobody_out(monkeypatch: pytest.MonkeyPatc
         assert viewer.recv(20)
         assert len([text for level, text in h.logs if level == "warning" and "connections at once" in text]) == 1
         wait_until(lambda: 0 < sum(map(is_open, peers)) <= 2 + limits.SPARE, "the longest to be ended")
+
+
+def test_many_who_do_not_read_keep_nobody_out(monkeypatch: pytest.MonkeyPatch):
+    """They need no token for it."""
+    monkeypatch.setattr(limits, "READ_TIMEOUT", 1000)
+    monkeypatch.setattr("nodes.webview.server.SPARE", 10)
+    asked = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100
+    with viewing(token="open sesame", max_viewers=1) as (h, url), contextlib.ExitStack() as peers:
+        for _ in range(11):
+            peer = peers.enter_context(numb(url))
+            peer.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    peer.sendall(asked)
+
+        def is_answered() -> bool:
+            with contextlib.suppress(ConnectionError):
+                return get(url, Authorization="Bearer open sesame")[0] == 200
+            return False  # some are answered still, and read what the system's buffers hold
+
+        wait_until(is_answered, "room for others")
+        assert all(is_answered() for _ in range(3))
+        assert len([text for level, text in h.logs if level == "warning" and "connections at once" in text]) == 1
+
+
+def test_a_viewer_who_reads_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "READ_TIMEOUT", 1.0)
+    with viewing(max_viewers=1) as (h, url), numb(url) as viewer:
+        viewer.sendall(UPGRADE % b"/events")
+        wait_until(lambda: not is_let_in(url, "/events"), "the viewer to be in")
+
+        def is_gone() -> bool:
+            for _ in range(20):  # more than the system's buffers and ours hold
+                h.push(frame(), stream="door", regions=[face("happy")] * 64)
+            return is_let_in(url, "/events")
+
+        wait_until(is_gone, "room again")
 
 
 # Events ----------------------------------------------------------------------------------------------------

@@ -74,3 +74,16 @@ def test_nobody_is_in_view_of_a_camera_that_is_down():
     assert history.faces["door"]["faces"]
     history.see({"kind": "status", "camera": "door", "what": "down"})
     assert history.faces == {}
+
+
+def test_history_begins_anew_when_the_clock_is_set_back():
+    history = History(600, lambda: NOW)
+    history.see(appeared(1))
+    for second in range(7200, 7300):
+        history.see(observed(second, 1))
+    _, position = history.since(0)
+    for second in range(3600, 3700):
+        history.see(observed(second, 1))
+    samples, _ = history.since(position)
+    assert [sample.at for sample in samples] == [second * 1000 for second in range(3600, 3700)]
+    assert history.since(0)[0] == samples

@@ -29,6 +29,21 @@ def test_a_buffer_survives_the_wire():
     assert got == sent
 
 
+def test_a_frame_may_be_smaller_than_its_slot():
+    buffer = Buffer("door", 0, shape=(4, 6, 3), _frame=np.zeros((4, 6, 3), np.uint8))
+    slot = buffer.frame
+    buffer.resize(3, 5)
+    buffer.frame[...] = 7
+    assert buffer.shape == buffer.frame.shape == (3, 5, 3)
+    assert (slot.reshape(-1) == 7).sum() == 45  # the first bytes of the slot, as a reader of that shape sees them
+    _, sent = unpack(buffer.pack("x"))
+    assert isinstance(sent, Buffer)
+    assert sent.shape == (3, 5, 3)
+    for height, width in ((4, 4), (0, 3), (-1, -1)):
+        with pytest.raises(ValueError, match="in a slot for 5x3"):
+            buffer.resize(height, width)
+
+
 def test_text_that_is_no_utf_8_is_told_without_what_is_none():
     """A file's name may be any bytes."""
     assert wire.unpack(wire.pack({"text": "caf\udce9.png"})) == {"text": "caf?.png"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from datetime import UTC
 from typing import Any
 
@@ -147,6 +148,13 @@ def test_connects_again_when_the_publisher_restarts(foreign):
             assert next(events).run == "r2"
         finally:
             again.close()
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 3e6])
+def test_a_timeout_may_be_as_long_as_one_likes(foreign, timeout: float):
+    with subscribe(foreign.endpoint, timeout=timeout) as events:
+        threading.Timer(0.2, foreign.say, [fields("status")]).start()
+        assert next(events).kind == "status"
 
 
 def test_ends_when_nothing_comes_and_when_closed(foreign):
