@@ -115,7 +115,10 @@ class Receive(Source):
         while not self._ended and not self.stopping.is_set():
             message = self._receive()
             if isinstance(message, Info):
+                down = self._down
                 self._hear(message)
+                if down and not self._down:
+                    began = time.monotonic()  # from now on its silence counts
             elif message is not None:
                 if self._take(*message, buffer):
                     return True

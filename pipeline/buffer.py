@@ -19,8 +19,25 @@ WHOLE = 1 << 40
 """The weight of a buffer that has just left its source; links and marks split it, the way home adds it up."""
 
 
+_WHOLE = (int, np.integer)
+
+
 class BadMessage(ValueError):
     """Bytes on a socket that are not one of our messages."""
+
+
+def _check_keys(value: Any, name: str) -> None:
+    """TypeError where a map in `value` has a key that is no text."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} in {name} is no text")
+            if isinstance(inner, dict | list | tuple):
+                _check_keys(inner, name)
+    else:
+        for inner in value:
+            if isinstance(inner, dict | list | tuple):
+                _check_keys(inner, name)
 
 
 @dataclass(slots=True)
@@ -46,11 +63,22 @@ class Region:
     attrs: dict[str, Any] = field(default_factory=dict)
 
     def pack(self) -> list[Any]:
+        """As it travels. TypeError, ValueError for what the next node could not read."""
         patch = None
         if self.patch is not None:
-            patch = [*self.patch.shape, np.ascontiguousarray(self.patch, np.uint8).tobytes()]
+            rows, columns = self.patch.shape
+            patch = [rows, columns, np.ascontiguousarray(self.patch, np.uint8).tobytes()]
+        x, y, width, height = self.box
+        for name, value, kinds in (
+            ("track", self.track, _WHOLE), ("label", self.label, str), ("scores", self.scores, dict),
+            ("raw", self.raw, dict), ("attrs", self.attrs, dict),
+        ):  # fmt: skip
+            if not isinstance(value, kinds) and (value is not None or name == "attrs"):
+                raise TypeError(f"a region's {name} is {value!r}")
+        if self.attrs:
+            _check_keys(self.attrs, "attrs")
         return [
-            [float(v) for v in self.box],
+            [float(x), float(y), float(width), float(height)],
             float(self.score),
             self.track,
             self.label,
@@ -134,7 +162,11 @@ class Buffer:
         )  # fmt: skip
 
     def pack(self, to: str) -> bytes:
-        """The message for node `to`."""
+        """The message for node `to`. TypeError, ValueError or OverflowError for what it could not read."""
+        if not isinstance(self.pts, _WHOLE) or not isinstance(self.wall, _WHOLE):
+            raise TypeError(f"pts is {self.pts!r} and wall {self.wall!r}; both are whole numbers of ns")
+        if self.meta:
+            _check_keys(self.meta, "meta")
         return wire.pack(
             (
                 WIRE_VERSION, to, self.stream, self.sequence, self.pts, self.captured, self.wall, self.deadline,

@@ -66,7 +66,23 @@ class Harness:
         return self.push_all([self.buffer(frame, stream=stream, regions=regions, pts=pts, meta=meta)])
 
     def push_all(self, buffers: list[Buffer]) -> list[Buffer]:
-        """Push several buffers; a batch node gets them in one call."""
+        """Push several buffers; a batch node gets them in one call. Their pixels are as the node's sink pad says:
+        not to be written, or not there."""
+        frames = [buffer._frame for buffer in buffers]
+        access = self.node.sink.access if self.node.sink else ""
+        for buffer, frame in zip(buffers, frames, strict=True):
+            if access == "none":
+                buffer._frame = None
+            elif access == "read" and frame is not None:
+                buffer._frame = frame.view()
+                buffer._frame.flags.writeable = False
+        try:
+            return self._push(buffers)
+        finally:
+            for buffer, frame in zip(buffers, frames, strict=True):
+                buffer._frame = frame  # for who looks at it after the node's work
+
+    def _push(self, buffers: list[Buffer]) -> list[Buffer]:
         node = self.node
         if isinstance(node, Sink):
             for buffer in buffers:

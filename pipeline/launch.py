@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -189,19 +190,29 @@ def _is_terminal() -> bool:
     return sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
+ECHO = 0.3
+"""Seconds; nobody asks twice as fast."""
+
+
 class _Signals:
     """Ctrl-C and friends stop a supervisor in order; a second one at once. One that comes before there is a supervisor
-    waits for it, since in the middle of its making it would leave a folder behind."""
+    waits for it, since in the middle of its making it would leave a folder behind. What comes within ECHO of another is
+    the same one: a terminal and `uv run` each send theirs."""
 
     def __init__(self) -> None:
         self._supervisor: Supervisor | None = None
         self._waiting: list[str] = []
+        self._came = -math.inf
         signals = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # with `nohup` it shall go on
             signals.append(signal.SIGHUP)
         self._before = {signum: signal.signal(signum, self._come) for signum in signals}
 
     def _come(self, signum: int, frame: object) -> None:
+        now, before = time.monotonic(), self._came
+        self._came = now
+        if now - before < ECHO:
+            return
         if self._supervisor is None:
             self._waiting.append(signal.Signals(signum).name)
         else:
@@ -227,5 +238,6 @@ def _discrepancies(supervisor: Supervisor) -> list[str]:
             found.append(f"{name}: the ledger does not add up: {ledger}")
         failed = sum(count for (_, reason), count in ledger.dropped.items() if reason == "error")
         if failed:
-            found.append(f"{name}: {failed} frames were dropped because a node failed on them")
+            frames = "1 frame was" if failed == 1 else f"{failed} frames were"
+            found.append(f"{name}: {frames} dropped because a node failed on {'it' if failed == 1 else 'them'}")
     return found

@@ -97,7 +97,7 @@ class Runner:
     def forward(self, buffer: Buffer) -> None:
         try:
             spread(buffer, self.links[buffer.stream])
-        except (TypeError, ValueError, OverflowError) as error:
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
             self.failed(error)  # the node put something into it that cannot travel
             self.drop(buffer, "error")
             return

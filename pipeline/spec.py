@@ -179,7 +179,9 @@ def _add_node(spec: GraphSpec, name: str, where: str, body: dict[str, tuple[str,
 
 def _define(spec: GraphSpec, name: str, where: str, values: dict[str, Any]) -> None:
     if not NAME.fullmatch(name):
-        raise GraphError(f"{where}: '{name}' is no name for a node: up to 41 letters, digits, '_' and '-'")
+        raise GraphError(
+            f"{where}: '{name}' is no name for a node: up to 41 letters, digits, '_' and '-', a letter or '_' first"
+        )
     if name in spec.nodes:
         first = spec.nodes[name].where
         raise GraphError(f"{where}: duplicate name '{name}'" + (f"; first at {first}" if first != where else ""))

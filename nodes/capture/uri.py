@@ -19,6 +19,8 @@ RELAYED = ("rtmp", "rtmps", "rtp", "srt", "udp", "webrtc", "whep")
 """Streams that a relay can offer as rtsp."""
 PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322}
 
+ENCODE = "a password with @ / ? # or % in it must be percent-encoded: %40 %2F %3F %23 %25"
+
 _USERINFO = re.compile(r"(:/*).*@", re.S)
 _SECRET_PARAMETER = re.compile(
     r"(?<=[/?&;_])([^/=?&;]*(?:pass|pwd|pw|token|key|secret|auth|sig|user|usr|login)[^/=?&;]*=)[^&;_]*", re.I
@@ -77,11 +79,12 @@ def parse(uri: str) -> Place:
         if scheme in RELAYED:
             hint = "; a relay such as MediaMTX or go2rtc offers it as rtsp://"
         raise UserError(f"cannot read '{scheme}://' in '{shown}'{hint}")
+    hint = f"; {ENCODE}" if "@" in rest else ""
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
     except ValueError:  # its text may quote the password
-        raise UserError(f"'{shown}' is not a valid address") from None
+        raise UserError(f"'{shown}' is not a valid address{hint}") from None
     if not host:
         raise UserError(f"'{shown}' names no host")
     return Place("rtsp" if scheme.startswith("rtsp") else "http", uri, shown, host, port or PORTS[scheme])

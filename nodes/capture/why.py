@@ -14,7 +14,7 @@ import ssl
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import Request, urlopen
 
-from nodes.capture.uri import Place
+from nodes.capture.uri import ENCODE, Place
 
 LIMIT = 2.0
 """Seconds that each step of the finding out may take."""
@@ -32,6 +32,11 @@ def why(place: Place, transport: str) -> str:
     except ConnectionRefusedError:
         return f"nothing listens on {where}"
     except socket.gaierror:
+        parts = urlsplit(place.address)
+        if (
+            "@" in parts.netloc and "@" in place.address.partition(parts.netloc)[2]
+        ):  # then it is a piece of the password
+            return f"its host's name cannot be resolved; {ENCODE}"
         return f"the name {place.host} cannot be resolved"
     except ssl.SSLError:
         return f"{where} answers, but does not speak TLS as it should"

@@ -110,8 +110,8 @@ class Pictures:
                     del self._done[key]  # of when somebody last looked: not to be shown as the present
                     done = None
                 # A tile stands for the full size until there is one, not between two of them.
-                newer = kept and (done is None or (done.number < kept.number and key[1] == TILE))
-                if newer and key not in self._queue:
+                newer = done is None or (kept is not None and done.number < kept.number and key[1] == TILE)
+                if kept and newer and key not in self._queue:
                     self._queue[key] = kept
             if self._queue:
                 self._turn.notify()

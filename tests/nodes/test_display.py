@@ -54,6 +54,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
         ({"WAYLAND_DISPLAY": "wayland-0"}, "no screen: DISPLAY is not set"),
         ({"DISPLAY": ":4711"}, "no screen: no X server answers at DISPLAY=:4711 (No such file or directory)"),
         ({"DISPLAY": "localhost:9.0"}, "no screen: no X server answers at DISPLAY=localhost:9.0 (Connection refused)"),
+        ({"DISPLAY": "my..host:0"}, "no screen: DISPLAY is 'my..host:0', which names no host"),
         ({"DISPLAY": "nonsense"}, "no screen: DISPLAY is 'nonsense', which names no display"),
     ],
 )  # fmt: skip
@@ -177,7 +178,8 @@ def screen(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
     cookies = tmp_path / "cookies"
     cookies.write_bytes(authority((x11.FAMILY_ANY, b"", b"", x11.COOKIE, COOKIE)))
     read, write = os.pipe()
-    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x800x24", "-nolisten", "tcp"]
+    # -r: a busy machine may take so long from the press of a key to its release that it would repeat.
+    command = ["Xvfb", "-r", "-displayfd", str(write), "-screen", "0", "1280x800x24", "-nolisten", "tcp"]
     server = subprocess.Popen(
         [*command, "-auth", str(cookies), "-fbdir", str(tmp_path)], pass_fds=[write], stderr=subprocess.DEVNULL
     )

@@ -29,6 +29,46 @@ def test_a_buffer_survives_the_wire():
     assert got == sent
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"box": (1, 2)}, {"box": "face"}, {"box": (1, 2, 3, 4, 5)}, {"box": None}, {"score": "high"}, {"track": "seven"},
+        {"track": 1.5}, {"label": 5}, {"scores": [0.5]}, {"raw": "happy"}, {"attrs": None}, {"attrs": {3: 1}},
+        {"attrs": {"a": {"b": [{(1, 2): 3}]}}}, {"patch": np.zeros((48, 48, 3), np.uint8)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_the_next_node_could_not_read_is_not_sent(wrong: dict):
+    buffer = full_buffer()
+    for name, value in wrong.items():
+        setattr(buffer.regions[0], name, value)
+    with pytest.raises((TypeError, ValueError)):
+        buffer.pack("x")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"pts": 0.5}, {"wall": "now"}, {"meta": {1: 2}}, {"meta": {"a": {b"x": 1}}}, {"regions": [1]}], ids=str
+)
+def test_a_header_that_the_next_node_could_not_read_is_not_sent(wrong: dict):
+    buffer = full_buffer()
+    for name, value in wrong.items():
+        setattr(buffer, name, value)
+    with pytest.raises((TypeError, ValueError, AttributeError)):
+        buffer.pack("x")
+
+
+def test_numpys_numbers_are_numbers():
+    buffer = full_buffer()
+    buffer.pts = np.int64(100)  # type: ignore[assignment]
+    (region,) = buffer.regions
+    region.track, region.scores = np.int32(7), {"happy": np.float32(0.5)}  # type: ignore[assignment]
+    region.box = np.float32([1, 2, 3, 4])  # type: ignore[assignment]
+    _, sent = unpack(buffer.pack("x"))
+    assert isinstance(sent, Buffer)
+    assert (sent.pts, sent.regions[0].track, sent.regions[0].scores) == (100, 7, {"happy": 0.5})
+    assert sent.regions[0].box == (1, 2, 3, 4)
+
+
 def test_a_frame_may_be_smaller_than_its_slot():
     buffer = Buffer("door", 0, shape=(4, 6, 3), _frame=np.zeros((4, 6, 3), np.uint8))
     slot = buffer.frame

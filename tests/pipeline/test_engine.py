@@ -295,6 +295,15 @@ def test_numpy_numbers_travel_and_other_objects_cost_one_frame(tmp_path: Path):
     assert run.supervisor.processes["w"].restarts_total == 0
 
 
+def test_a_region_that_no_node_could_read_costs_one_frame_of_the_node_that_made_it():
+    """Read at the next node it would be garbage, and its buffer would never come home."""
+    run = run_graph("numbers name=a num_buffers=20 ! work name=w bad_region_at=7 ! nothing", ["mode=lossless"])
+    ledger = run.ledgers["a"]
+    assert (ledger.delivered, ledger.dropped, ledger.in_flight) == (19, {("w", "error"): 1}, 0)
+    assert run.said("TypeError: the key 3 in attrs is no text")
+    assert run.error is None
+
+
 def test_another_buffer_than_the_one_given_is_an_error_of_the_node(tmp_path: Path):
     run = run_graph("numbers name=a num_buffers=9 ! work name=w replace_at=4 ! nothing", ["mode=lossless"])
     assert run.ledgers["a"].dropped == {("w", "error"): 1}

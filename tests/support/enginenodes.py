@@ -20,6 +20,7 @@ from pipeline import (
     Buffer,
     Mark,
     Properties,
+    Region,
     Seconds,
     Sink,
     Source,
@@ -90,6 +91,7 @@ class Work(Transform):
         fatal_at: int = -1
         numpy_meta: bool = False
         bad_meta_at: int = -1
+        bad_region_at: int = Field(-1, description="add a region that msgpack writes and no node could read")
         replace_at: int = Field(-1, description="return another buffer than the one given")
         refuse_while: str = Field("", description="fail to open again as long as this file exists")
 
@@ -118,6 +120,8 @@ class Work(Transform):
             self.observe("score", np.float32(0.5))
         if number == self.props.bad_meta_at:
             buffer.meta["object"] = object()
+        if number == self.props.bad_region_at:
+            buffer.regions.append(Region((1, 2, 3, 4), attrs={"seen": [{3: "a key that is no text"}]}))
         if number == self.props.replace_at:
             return buffer.branch(1)
         if number == self.props.hang_at and not self.restarted:
