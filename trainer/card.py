@@ -21,6 +21,9 @@ from trainer.evaluate import Evaluation, evaluate
 from trainer.prepare import pick_device
 from trainer.through_detector import Found, find_faces
 
+FER2013_SPLIT = 3589
+"""Faces of PublicTest, and of PrivateTest."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -30,6 +33,11 @@ class Entry:
     header: Header
     evaluation: Evaluation
     size: int
+
+    @property
+    def of_fer2013(self) -> bool:
+        """Whether it was measured on a split of FER2013, which has just so many faces; else on one's own pictures."""
+        return self.evaluation.figures["none"].count == FER2013_SPLIT
 
 
 _USE = """\
@@ -66,14 +74,30 @@ slightly hopeful. Training never opens PrivateTest.
 - Many pictures are posed, acted or from stock photographs; spontaneous expressions are weaker.
 """
 
+_OWN_DATA = """\
+## Data
+
+Pictures of its own, by whoever trained it: this page knows their number and their hash, nothing else. Whom they show,
+who named the expressions, and how those that it was measured on were kept apart decides what the figures above are
+worth: say it here. The temperature was fitted on the faces that it was measured on, so the calibration is hopeful.
+"""
+
 _LIMITS = """\
 ## Not measured
 
-- **Demographics.** FER2013 says nothing of age, gender, skin or origin, so no figure per group exists. Work
+- **Demographics.** {who} of age, gender, skin or origin, so no figure per group exists. Work
   on similar sets finds differences between groups; expect them here.
 - Faces turned far to the side, covered, very small, badly lit or moving fast.
 - Whether an expression goes with a feeling.
 - Change over time: each frame is judged alone; smoothing is the node's work.
+"""
+
+_OWN_LICENCE = """\
+## Licence
+
+Who made the pictures decides about weights that were learnt from them. Weights of emograph, where training began with
+some, were learnt from FER2013, which was released for research, and whose pictures belong to others: whoever uses them
+commercially should take advice.
 """
 
 _LICENCE = """\
@@ -92,12 +116,19 @@ def card(entries: list[Entry]) -> str:
         "\nA ResNet9 for 48 x 48 grey faces. The trainer wrote this page; every figure of the networks on it was "
         "measured on the file named.\n"
     )
-    parts = [head + intro, _USE.format(labels=", ".join(LABELS)), *map(_section, entries), _DATA, _LIMITS, _LICENCE]
+    parts = [head + intro, _USE.format(labels=", ".join(LABELS)), *map(_section, entries)]
+    if all(entry.of_fer2013 for entry in entries):
+        parts += [_DATA, _LIMITS.format(who="FER2013 says nothing"), _LICENCE]
+    else:
+        parts += [_OWN_DATA, _LIMITS.format(who="Nothing is known here"), _OWN_LICENCE]
     return "\n".join(parts)
 
 
 def _section(entry: Entry) -> str:
     header, evaluation = entry.header, entry.evaluation
+    faces = evaluation.figures["none"].count
+    kept = f"the {faces:,} face{'s' * (faces != 1)} kept for it (`val`)"
+    measured_on = evaluation.split if entry.of_fer2013 else kept
     lines = [
         f"## `{entry.name}`",
         "",
@@ -109,7 +140,7 @@ def _section(entry: Entry) -> str:
         f"- Command: `{header.command}`",
         f"- Commit: `{header.git_commit or 'none'}`; data (sha256 of labels and pixels): `{header.data_hash[:16]}`",
         "",
-        f"### Accuracy on {evaluation.split}, with 95 % intervals",
+        f"### Accuracy on {measured_on}, with 95 % intervals",
         "",
         "| views per face | accuracy | interval | macro F1 | NLL | ECE |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -134,8 +165,8 @@ def _section(entry: Entry) -> str:
     lines += [
         "",
         f"Calibration: dividing the logits by the temperature {calibration.temperature:.3f} (in the file, fitted on "
-        f"PublicTest) takes the NLL from {calibration.nll_before:.3f} to {calibration.nll_after:.3f} and the "
-        f"ECE from {calibration.ece_before:.3f} to {calibration.ece_after:.3f}.",
+        f"{'PublicTest' if entry.of_fer2013 else 'these faces'}) takes the NLL from {calibration.nll_before:.3f} to "
+        f"{calibration.nll_after:.3f} and the ECE from {calibration.ece_before:.3f} to {calibration.ece_after:.3f}.",
     ]
     if through := evaluation.through_detector:
         lines += [

@@ -178,8 +178,10 @@ def screen(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
     cookies = tmp_path / "cookies"
     cookies.write_bytes(authority((x11.FAMILY_ANY, b"", b"", x11.COOKIE, COOKIE)))
     read, write = os.pipe()
-    # -r: a busy machine may take so long from the press of a key to its release that it would repeat.
-    command = ["Xvfb", "-r", "-displayfd", str(write), "-screen", "0", "1280x800x24", "-nolisten", "tcp"]
+    # A number of this process's own: two servers that look for a free one at the same time may take the same, and the
+    # window is then on the other's screen. -r: on a busy machine a key may be down for so long that it would repeat.
+    own = f":{100 + os.getpid() % 50_000}"
+    command = ["Xvfb", own, "-r", "-displayfd", str(write), "-screen", "0", "1280x800x24", "-nolisten", "tcp"]
     server = subprocess.Popen(
         [*command, "-auth", str(cookies), "-fbdir", str(tmp_path)], pass_fds=[write], stderr=subprocess.DEVNULL
     )
@@ -187,7 +189,8 @@ def screen(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
     with os.fdopen(read) as pipe:
         number = pipe.readline().strip()
     assert number, "Xvfb did not start"
-    yield {**os.environ, "DISPLAY": f":{number}", "XAUTHORITY": str(cookies)}, tmp_path / "Xvfb_screen0"
+    shown = tmp_path / "Xvfb_screen0"
+    yield {**os.environ, "DISPLAY": f":{number}", "XAUTHORITY": str(cookies), "FRAMEBUFFER": str(shown)}, shown
     server.terminate()
     server.wait()
 
@@ -253,10 +256,22 @@ def shoot(name, shown=np.any):
             open(os.path.join(os.environ["SHOTS"], name + ".xwd"), "wb").write(dump)
             return
 
+def show(h):
+    # Without a window manager, and on a busy machine, Qt misses now and then that its window is on the screen, and paints
+    # nothing, whatever its size becomes. What tells it again is what a window manager would do.
+    end = time.monotonic() + 2
+    frames(h, 0.5)
+    while not screenshot(open(os.environ["FRAMEBUFFER"], "rb").read()).any():
+        frames(h, 0.1)
+        if time.monotonic() > end:
+            window = subprocess.run(["xdotool", "search", "--name", "^two cameras$"], check=True, capture_output=True, text=True).stdout.split()[0]
+            subprocess.run(["xdotool", "windowunmap", "--sync", window, "windowmap", "--sync", window], check=True)
+            end = time.monotonic() + 2
+
 result = {}
 try:
     with Harness(Display(title="two cameras", PROPERTIES), streams=("door", "desk")) as h:
-        frames(h, 0.5)
+        show(h)
         BODY
         result["stopped"] = h.stop_reason
 except UserError as error:

@@ -93,16 +93,31 @@ def test_faces_are_looked_for_once_for_all_the_networks_on_a_card(
     assert (tmp_path / "CARD.md").read_text().count("Through the detector") == 2
 
 
-def test_an_evaluation_is_json_and_fills_the_card(net: ResNet9, drawn: FaceSet) -> None:
+def test_an_evaluation_is_json_and_fills_the_card(
+    net: ResNet9, drawn: FaceSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result = evaluate(net, Header(width=4, temperature=2.0), drawn, PUBLIC, through_detector=True)
     again = json.loads(json.dumps(result.as_json()))
     assert again["figures"].keys() == VIEWS.keys()
     assert again["calibration"]["temperature"] == 2.0
     assert again["through_detector"]["found"] == 7
-    text = card([Entry("tiny", Header(width=4, recipe={"description": "a trial"}), result, 1000)])
+    entry = Entry("tiny", Header(width=4, recipe={"description": "a trial"}), result, 1000)
     flip = f"{result.figures['flip'].accuracy:.2%}"
-    for part in ("`tiny`", "a trial", flip, "Article 5(1)(f)", "Demographics", "Apache-2.0"):
-        assert part in text
+    common = "`tiny`", "a trial", flip, "Article 5(1)(f)", "Demographics"
+    fer2013 = "Accuracy on PublicTest", "fitted on PublicTest", "28,709", "Apache-2.0", "436 Training faces"
+    own = f"Accuracy on the {len(drawn)} faces kept for it (`val`)", "fitted on these faces", "Pictures of its own"
+    of_fer2013 = text_of_card(entry, monkeypatch, len(drawn))
+    assert [part for part in common + fer2013 if part not in of_fer2013] == []
+    assert [part for part in own if part in of_fer2013] == []
+    of_others = text_of_card(entry, monkeypatch, 3589)
+    assert [part for part in common + own if part not in of_others] == []
+    assert [part for part in fer2013 if part in of_others] == []
+
+
+def text_of_card(entry: Entry, monkeypatch: pytest.MonkeyPatch, faces: int) -> str:
+    """The card, were a split of FER2013 of so many faces."""
+    monkeypatch.setattr("trainer.card.FER2013_SPLIT", faces)
+    return card([entry])
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -153,10 +168,13 @@ def test_networks_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", available())
-def test_the_card_in_the_docs_is_what_the_trainer_writes(name: str, net: ResNet9, drawn: FaceSet) -> None:
+def test_the_card_in_the_docs_is_what_the_trainer_writes(
+    name: str, net: ResNet9, drawn: FaceSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All but the measured figures, which need the data set."""
     header = read_header(name)
     entry = Entry(name, header, evaluate(net, header, drawn, PUBLIC), find_weights(name).stat().st_size)
     written = (Path(nodes.__file__).parents[1] / "docs" / "MODEL_CARD.md").read_text().splitlines()
     figures = ("| ", "Calibration:", "Through the detector")
-    assert [line for line in card([entry]).splitlines() if line not in written and not line.startswith(figures)] == []
+    text = text_of_card(entry, monkeypatch, len(drawn))
+    assert [line for line in text.splitlines() if line not in written and not line.startswith(figures)] == []
