@@ -19,7 +19,7 @@ RELAYED = ("rtmp", "rtmps", "rtp", "srt", "udp", "webrtc", "whep")
 """Streams that a relay can offer as rtsp."""
 PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322}
 
-ENCODE = "a password with @ / ? # or % in it must be percent-encoded: %40 %2F %3F %23 %25"
+ENCODE = "@ / ? # and % in a login must be percent-encoded: %40 %2F %3F %23 %25"
 
 _USERINFO = re.compile(r"(:/*).*@", re.S)
 _SECRET_PARAMETER = re.compile(

@@ -32,10 +32,9 @@ def why(place: Place, transport: str) -> str:
     except ConnectionRefusedError:
         return f"nothing listens on {where}"
     except socket.gaierror:
-        parts = urlsplit(place.address)
-        if (
-            "@" in parts.netloc and "@" in place.address.partition(parts.netloc)[2]
-        ):  # then it is a piece of the password
+        login_and_host = urlsplit(place.address).netloc
+        if "@" in login_and_host and "@" in place.address.partition(login_and_host)[2]:
+            # What stands where the host should is a piece of the password.
             return f"its host's name cannot be resolved; {ENCODE}"
         return f"the name {place.host} cannot be resolved"
     except ssl.SSLError:

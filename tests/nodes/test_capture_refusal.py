@@ -46,6 +46,15 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("login", ["viewer:top@hush/w?x#1", "viewer:top/hush", "viewer:top?hush", "viewer:top#hush"])
+def test_a_login_that_is_not_percent_encoded_is_told_to_be(login: str) -> None:
+    with pytest.raises(UserError) as error:
+        harness(f"rtsp://{login}@127.0.0.1:1/stream1")
+    assert str(error.value).startswith("door: 'rtsp://***@127.0.0.1:1/stream1'")
+    assert str(error.value).endswith("; @ / ? # and % in a login must be percent-encoded: %40 %2F %3F %23 %25")
+    assert "hush" not in str(error.value)
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_in_one_line(tmp_path: Path, case: str, capfd: pytest.CaptureFixture[str]) -> None:
     make, message = REFUSED[case]
