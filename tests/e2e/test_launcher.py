@@ -63,6 +63,25 @@ def test_a_sigterm_to_every_process_of_the_run_ends_it_in_order(tmp_path: Path, 
     assert camera["captured"] == camera["delivered"] + sum(d["count"] for d in camera["dropped"]) + camera["in_flight"]
 
 
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_arrives_twice_is_one(signum: int, tmp_path: Path, env: dict[str, str]):
+    """A terminal that closes tells the whole group, and `uv run` passes on what it has got."""
+    out = tmp_path / "out"
+    with started("launch", GRAPH.format(out=out), "--json", env=env) as launcher:
+        wait_until(lambda: lines(out) > 20, "frames")
+        for _ in range(3):
+            launcher.send_signal(signum)
+            time.sleep(0.005)
+        stdout, stderr = launcher.communicate(timeout=60)
+    assert launcher.returncode == 0, stderr
+    camera = json.loads(stdout)["cameras"]["a"]
+    assert (camera["in_flight"], camera["captured"]) == (
+        0,
+        camera["delivered"] + sum(d["count"] for d in camera["dropped"]),
+    )
+    assert camera["delivered"] == lines(out) - 1
+
+
 @pytest.mark.parametrize("moment", [0.0, 0.1, 0.3, 0.6])
 def test_ctrl_c_twice_while_it_starts_is_no_traceback(moment: float, env: dict[str, str]):
     with started("launch", "numbers name=a num_buffers=0 ! nothing", env=env) as launcher:
