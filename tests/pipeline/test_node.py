@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from pydantic import Field
 
-from pipeline import BatchTransform, GraphError, Properties, Sink, Source, Transform, UserError, VideoInfo
-from pipeline.caps import mismatch, pad
+from pipeline import (
+    BatchTransform,
+    Buffer,
+    GraphError,
+    Harness,
+    Properties,
+    Sink,
+    Source,
+    Transform,
+    UserError,
+    VideoInfo,
+)
+from pipeline.caps import Access, mismatch, pad
 from pipeline.durations import seconds
 from pipeline.node import Words
 from pipeline.registry import NodeType, find
@@ -145,3 +157,26 @@ def test_no_error_shows_a_secret(uri: str):
     assert "cret" not in text
     assert text.endswith("': refused")
     assert "cam" in text
+
+
+@pytest.mark.parametrize("access", ["read", "write", "none"])
+def test_a_harness_gives_the_pixels_as_a_graph_does(access: Access):
+    """A node that writes where it said that it reads fails in its test, not only in a graph."""
+
+    class Draws(Sink):
+        sink = pad("video/raw", format="BGR", access=access)
+
+        def consume(self, buffer: Buffer) -> None:
+            buffer.frame[0, 0] = 255
+
+    frame = np.zeros((4, 6, 3), np.uint8)
+    with Harness(Draws("draws")) as h:
+        if access == "write":
+            h.push(frame)
+            assert frame[0, 0].tolist() == [255, 255, 255]
+            return
+        problem = (ValueError, "read-only") if access == "read" else (RuntimeError, "access='none'")
+        with pytest.raises(problem[0], match=problem[1]):
+            h.push(frame)
+    assert not frame.any()
+    assert frame.flags.writeable
