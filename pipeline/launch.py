@@ -209,10 +209,10 @@ class _Signals:
         self._before = {signum: signal.signal(signum, self._come) for signum in signals}
 
     def _come(self, signum: int, frame: object) -> None:
-        now, before = time.monotonic(), self._came
-        self._came = now
-        if now - before < ECHO:
+        now = time.monotonic()
+        if now - self._came < ECHO:
             return
+        self._came = now  # not of an echo: whoever goes on asking is heard again
         if self._supervisor is None:
             self._waiting.append(signal.Signals(signum).name)
         else:

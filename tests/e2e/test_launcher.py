@@ -82,6 +82,22 @@ def test_a_signal_that_arrives_twice_is_one(signum: int, tmp_path: Path, env: di
     assert camera["delivered"] == lines(out) - 1
 
 
+def test_who_keeps_ctrl_c_down_ends_it_at_once(tmp_path: Path, env: dict[str, str]):
+    """Each repeat of the key is soon after the one before; the second that counts does not wait for the sink."""
+    with started("launch", f"{GRAPH.format(out=tmp_path / 'out')} g. ! trouble slow_close=3600", env=env) as launcher:
+        wait_until(lambda: lines(tmp_path / "out") > 20, "frames")
+
+        def has_ended() -> bool:
+            if launcher.poll() is None:
+                launcher.send_signal(signal.SIGINT)
+                time.sleep(0.03)
+            return launcher.poll() is not None
+
+        wait_until(has_ended, "its end")
+        _, stderr = launcher.communicate()
+    assert "had to end at once and was killed" in stderr
+
+
 @pytest.mark.parametrize("moment", [0.0, 0.1, 0.3, 0.6])
 def test_ctrl_c_twice_while_it_starts_is_no_traceback(moment: float, env: dict[str, str]):
     with started("launch", "numbers name=a num_buffers=0 ! nothing", env=env) as launcher:
