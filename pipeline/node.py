@@ -133,7 +133,10 @@ class Node:
         """READY -> NULL: give back what `open` took. Called once, also after an error."""
 
     def on_mark(self, mark: Mark) -> None:
-        """A mark (`eos`, `status`, `flush`) of one stream passes, in order with its buffers."""
+        """A mark (`eos`, `status`, `flush`) of one stream passes, in order with its buffers.
+
+        UserError stops the graph, from here and from `tick`; any other exception is told, and the graph goes on.
+        """
 
     def tick(self) -> None:
         """Called every `tick_interval` seconds."""

@@ -125,14 +125,14 @@ class Runner:
         self.stats.dropped[reason] = self.stats.dropped.get(reason, 0) + 1
         self.homes[buffer.stream].buffer_home(buffer, (self.name, reason))
 
-    def failed(self, error: Exception) -> None:
-        """An exception that the node did not mean: the buffer is a counted drop, the first ones are told."""
+    def failed(self, error: Exception, so: str = "the frame is dropped") -> None:
+        """An exception that the node did not mean: the first ones are told, with what comes of it."""
         self._errors += 1
         if self._errors <= 3:
             text = " ".join(f"{type(error).__name__}: {error}".split())
             stack = traceback.extract_tb(error.__traceback__)
             where = f" ({stack[-1].filename}:{stack[-1].lineno})" if stack else ""
-            self.log("error", self.name, f"{text}{where}; the frame is dropped")
+            self.log("error", self.name, f"{text}{where}; {so}")
 
     def take_mark(self, mark: Mark) -> None:
         """Let the node see the mark, keep a unit of its weight and pass it on."""
@@ -143,6 +143,8 @@ class Runner:
                 self.node.on_mark(mark)
             except UserError as error:
                 raise error.at(self.name) from None
+            except Exception as error:
+                self.failed(error, f"'{mark.kind}' of {mark.stream} goes on")
         home = self.homes[mark.stream]
         links = self.links.get(mark.stream, ())
         if links:
@@ -215,6 +217,9 @@ class BatchRunner(Runner):
         super().__init__(*args, **kwargs)
         self._waiting: deque[Buffer] = deque()
         self._since = 0
+        """When the first of those was taken, monotonic ns."""
+        self._free_since = 0
+        """When the call before ended."""
 
     @property
     def busy(self) -> bool:
@@ -249,6 +254,8 @@ class BatchRunner(Runner):
     def _run(self) -> None:
         start = time.monotonic_ns()
         waited = start - self._since
+        # With a `max_wait` the time for which it waited for more is the node's own, as its work is: no sign of a jam.
+        taken = max(self._since, self._free_since) if self.node.max_wait else start
         batch: list[Buffer] = []
         items = 0
         while self._waiting:
@@ -273,14 +280,14 @@ class BatchRunner(Runner):
             for buffer in batch:
                 self.drop(buffer, "error")
             return
-        end = time.monotonic_ns()
+        self._free_since = end = time.monotonic_ns()
         self.stats.worked(end - start)
         self.stats.observe("batch_buffers", len(batch))
         self.stats.observe("wait_ms", waited / 1e6)
         if items:
             self.stats.observe("batch_items", items)
         for buffer, result in zip(batch, results, strict=True):
-            buffer.trace.append([self.name, start, end, items])
+            buffer.trace.append([self.name, taken, end, items])
             self.settle(buffer, result)
         self.flush_links()  # before the next batch computes
 

@@ -362,6 +362,10 @@ class Worker:
             self.nodes[name].tick()
         except UserError as error:
             raise error.at(name) from None
+        except Exception as error:
+            if name not in self.runners:  # a source's own exceptions end its process, in `fill` too
+                raise
+            self.runners[name].failed(error, "it goes on")
 
     def _announce(self) -> None:
         """Tell the supervisor, once each, that a source has drained and that a buffer has passed a node."""

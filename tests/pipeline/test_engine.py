@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -147,6 +148,27 @@ def test_a_node_that_fails_on_one_frame_drops_that_frame(tmp_path: Path):
     assert run.ledgers["a"].dropped == {("w", "error"): 1}
     assert run.ledgers["a"].delivered == 29
     assert run.said("RuntimeError: this frame is bad")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("fail_in_tick=true", r"KeyError: 'no such thing' \(.*enginenodes.py:\d+\); it goes on"),
+        ("fail_in_mark=true", r"ValueError: a mark is nothing .*enginenodes.py:\d+\); 'eos' of [ab] goes on"),
+    ],
+)
+def test_a_node_that_fails_between_frames_goes_on(options: str, told: str):
+    """One bad tick or mark costs neither the process nor a frame of the other camera that shares it."""
+    run = run_graph(
+        f"numbers name=a num_buffers=60 fps=50 ! trouble name=t {options}  numbers name=b num_buffers=20 fps=50 ! t.",
+        ["mode=lossless"],
+    )
+    assert run.error is None
+    assert {name: ledger.delivered for name, ledger in run.ledgers.items()} == {"a": 60, "b": 20}
+    assert run.supervisor.processes["t"].restarts_total == 0
+    messages = [text for _, node, text in run.logs if node == "t"]
+    assert re.fullmatch(told, messages[0])
+    assert len(messages) <= 3
 
 
 def test_a_user_error_in_a_node_stops_the_graph():

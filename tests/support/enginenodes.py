@@ -223,6 +223,8 @@ class Trouble(Sink):
         fail_in_close: bool = False
         slow_close: Seconds = 0.0
         hang_in_tick: bool = False
+        fail_in_tick: bool = False
+        fail_in_mark: bool = False
         start_child: bool = False
         hang_in_open: bool = False
         talk_in_close: int = Field(0, description="bytes to stderr")
@@ -242,6 +244,12 @@ class Trouble(Sink):
     def tick(self) -> None:
         if self.props.hang_in_tick and not self.restarted:
             time.sleep(3600)
+        if self.props.fail_in_tick:
+            raise KeyError("no such thing")
+
+    def on_mark(self, mark: Mark) -> None:
+        if self.props.fail_in_mark:
+            raise ValueError("a mark is nothing to this node")
 
     def consume(self, buffer: Buffer) -> None:
         if self.props.unknown:
