@@ -33,8 +33,11 @@ HANG_TIMEOUT = 15.0
 """Seconds without a report until a process counts as hanging and is killed."""
 DRAIN_TIMEOUT = 1.5
 """Seconds that a stopped graph has to bring its buffers home."""
-QUIT_TIMEOUT = 1.0
-"""Seconds that processes have to close their nodes after a stop; an ended graph gives them ten times that."""
+QUIT_TIMEOUT = 5.0
+"""Seconds that processes have to finish what they are at and close their nodes after a stop (a file is completed, a
+frame of many megapixels searched); an ended graph gives them three times that."""
+QUIT_AT_ONCE = 1.0
+"""Seconds of it that is all for who never played, and after which the others are named."""
 MESSAGES_PER_TURN = 2000
 """Heard from the bus before processes and a stop get their turn again."""
 SPAWNER_LIMIT = 3
@@ -406,10 +409,15 @@ class Supervisor:
         self._tell_all({"do": "quit"})
         self.monitor.publish()  # the account as it stands, for whoever writes it down while closing
         ended = self.stop_reason is None and not self.errors
-        deadline = time.monotonic() + QUIT_TIMEOUT * (10 if ended else 1)
-        while time.monotonic() < deadline and not self._abort:
-            if all(p.child is None or p.child.poll() is not None for p in self.processes.values()):
+        start = time.monotonic()
+        told = False
+        while (now := time.monotonic()) - start < QUIT_TIMEOUT * (3 if ended else 1) and not self._abort:
+            late = [name for name, p in self.processes.items() if p.child is not None and p.child.poll() is None]
+            if not late or (now - start > QUIT_AT_ONCE and self._play_sent.isdisjoint(late)):
                 break
+            if not told and now - start > QUIT_AT_ONCE:
+                told = True
+                self.log("info", "launcher", f"waiting for {', '.join(late)} to close; another Ctrl-C ends it at once")
             self._listen(0.02)
             self.monitor.tick()
         self._hear()
