@@ -27,6 +27,7 @@ MAX_REPLICAS = 256
 WITH_CAMERA = "{camera}"
 """As a transform's `process`: each camera's frames are worked on in its own process."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,40}")
+_MERGE = "tag:yaml.org,2002:merge"
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 # `- [door, desk] ! faces` is no YAML (a flow sequence with something behind it), yet the natural way to write it.
 _LIST_LINK = re.compile(r"^(\s*-\s+)(\[[^\]\n]*\]\s*!.*?)(\s+#.*)?$", re.MULTILINE)
@@ -143,10 +144,14 @@ def _where(file: str, node: yaml.Node) -> str:
 
 
 def _mapping(node: yaml.Node, file: str, what: str) -> Iterator[tuple[str, tuple[str, yaml.Node]]]:
-    """(key, (place, value)) pairs; a key that stands twice is an error, where YAML would take the last."""
+    """(key, (place, value)) pairs; a key that stands twice is an error, where YAML would take the last.
+
+    What is merged (`<<: *door`) comes after a map's own keys and does not replace them (https://yaml.org/type/merge.html).
+    """
     if not isinstance(node, yaml.MappingNode):
         raise GraphError(f"{_where(file, node)}: {what} must be a map of 'key: value'")
     seen: dict[str, str] = {}
+    merged: list[yaml.Node] = []
     for key_node, value in node.value:
         place = _where(file, key_node)
         if not isinstance(key_node, yaml.ScalarNode):
@@ -155,7 +160,20 @@ def _mapping(node: yaml.Node, file: str, what: str) -> Iterator[tuple[str, tuple
         if key in seen:
             raise GraphError(f"{place}: duplicate name '{key}' in {what}; first at {seen[key]}")
         seen[key] = place
-        yield key, (place, value)
+        if key_node.tag == _MERGE:
+            merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+        else:
+            yield key, (place, value)
+    for other in merged:
+        if not isinstance(other, yaml.MappingNode):
+            raise GraphError(f"{seen['<<']}: '<<' in {what} needs a map that has an anchor: '<<: *name'")
+        try:
+            inherited = dict(_mapping(other, file, what))
+        except RecursionError:
+            raise GraphError(f"{seen['<<']}: '<<' in {what} leads back to itself") from None
+        for key in inherited.keys() - seen.keys():
+            seen[key] = inherited[key][0]
+            yield key, inherited[key]
 
 
 def _value(node: yaml.Node, where: str) -> Any:

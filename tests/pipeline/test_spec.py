@@ -61,6 +61,26 @@ def test_the_environment_is_expanded(monkeypatch: pytest.MonkeyPatch):
     assert spec.nodes["door"].properties["path"] == "rtsp://me:s3cret@host/"
 
 
+def test_cameras_may_have_their_properties_from_another_one():
+    """YAML's merge key: what a node says itself counts, then the first of several that say it."""
+    text = """nodes:
+  door: &camera {type: numbers, fps: 5, num_buffers: 7}
+  desk: {<<: *camera, num_buffers: 9}
+  hall: &slow
+    <<: *camera
+    fps: 1
+  yard: {num_buffers: 2, <<: [*slow, {window: 3, fps: 8}]}
+  end: {type: nothing}
+links:
+  - [door, desk, hall, yard] ! end
+"""
+    nodes = parse_yaml(text, "g.yaml").nodes
+    assert nodes["desk"].properties == {"fps": 5, "num_buffers": 9}
+    assert nodes["hall"].properties == {"fps": 1, "num_buffers": 7}
+    assert nodes["yard"].properties == {"fps": 1, "num_buffers": 2, "window": 3}
+    assert {nodes[name].type for name in ("door", "desk", "hall", "yard")} == {"numbers"}
+
+
 def test_set_overrides_what_the_file_says(tmp_path: Path):
     file = tmp_path / "g.yaml"
     file.write_text(GOOD)
@@ -113,6 +133,9 @@ def test_set_overrides_what_the_file_says(tmp_path: Path):
         (("300ms", ".nan"), r"^g.yaml:3: latency_budget: nan is no duration"),
         (("300ms", "99999999h"), r"^g.yaml:3: latency_budget: '99999999h' is longer than ten years"),
         (("delay: 2ms", "delay: 99999999h"), r"property 'delay' of work is '99999999h': .*longer than ten years"),
+        (("fps: 5", "<<: 5"), r"^g.yaml:5: '<<' in node 'door' needs a map that has an anchor: '<<: \*name'"),
+        (("door:  {type: numbers", "door: &d {type: numbers, <<: *d"), r"^g.yaml:5: '<<' in node 'door' leads back to"),
+        (("fps: 5", "fps: 5, <<: {fsp: 3}"), r"^g.yaml:5: door: unknown property 'fsp' of numbers; did you mean 'fps'\?"),
     ],
 )  # fmt: skip
 def test_each_mistake_in_a_file_is_one_clear_line(change: tuple[str, str], message: str):
