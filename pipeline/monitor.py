@@ -22,7 +22,7 @@ from pipeline import wire
 from pipeline.endpoints import check_endpoint, is_local
 from pipeline.errors import UserError, did_you_mean, redact_setting
 from pipeline.plan import monitor_endpoint
-from pipeline.rundir import Run, running
+from pipeline.rundir import Run, base_directory, running
 from pipeline.snapshot import VERSION, is_snapshot
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def locate(what: str | None) -> str:
     names = ", ".join(sorted({run.graph for run in runs})) or "none"
     if not found:
         if what is None:
-            raise UserError("no graph of this user is running here")
+            raise UserError(f"no graph of this user is running here (looked in {base_directory()}, by XDG_RUNTIME_DIR)")
         near = did_you_mean(Path(what).stem, [run.graph for run in runs])
         hint = near if "did you mean" in near else f"; running: {names}"
         raise UserError(f"no running graph is called '{what}'{hint}")

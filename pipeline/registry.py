@@ -6,7 +6,7 @@ A package adds nodes by declaring entry points; nothing here or in `nodes/` chan
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
@@ -25,14 +25,20 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True)
 class NodeType:
-    """A registered node type. path: `module:Class`; package: the distribution that brings it."""
+    """A registered node type. path: `module:Class`; package: the distribution that brings it; rival: another one that
+    brings a type of this name."""
 
     name: str
     path: str
     package: str
+    rival: str = ""
 
     def load(self) -> type[Node]:
-        """Import the class; UserError when the plugin is broken."""
+        """Import the class; UserError when the plugin is broken, or its name is not its own."""
+        if self.rival:
+            raise UserError(
+                f"two packages bring a node type '{self.name}', {self.package} and {self.rival}: remove one"
+            )
         module, _, attribute = self.path.partition(":")
         try:
             cls = getattr(importlib.import_module(module), attribute)
@@ -59,8 +65,14 @@ def node_types() -> dict[str, NodeType]:
     def package(entry: EntryPoint) -> str:
         return entry.dist.name if entry.dist is not None else "?"
 
-    entries = sorted(entry_points(group=GROUP), key=lambda e: e.name)
-    return {e.name: NodeType(e.name, e.value, package(e)) for e in entries}
+    types: dict[str, NodeType] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name, package(e))):
+        known = types.get(entry.name)
+        if known is None:
+            types[entry.name] = NodeType(entry.name, entry.value, package(entry))
+        elif known.path != entry.value:  # the same one again is an installation that is found twice
+            types[entry.name] = replace(known, rival=package(entry))
+    return types
 
 
 def find(name: str) -> NodeType:

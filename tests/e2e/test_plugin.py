@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.registry import node_types
 from tests.support.command import emograph
 from tests.support.graphs import ROOT
 
@@ -42,6 +43,27 @@ def test_an_installed_plugin_is_found_and_runs(site: Path, tmp_path: Path):
     assert re.search(r"^a +20 +20 +0 +0 ", done.stdout, re.MULTILINE), done.stdout
     wrong = emograph("check", graph.replace("mirror", "mirror axis=diagonal"), env=env)
     assert "property 'axis' of mirror is 'diagonal'" in wrong.stderr
+
+
+@pytest.mark.parametrize("path", ["mymodule:Faster", "ours"])
+def test_a_name_that_two_packages_bring_is_an_error_where_it_is_used(path: str, tmp_path: Path):
+    """None of them replaces the other; the same code found twice (an installation on two paths) is no conflict."""
+    same = path == "ours"
+    info = tmp_path / "rival_nodes-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rival-nodes\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        f"[emograph.nodes]\nemotion = {node_types()['emotion'].path if same else path}\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = emograph("check", "testsrc ! haardetect ! emotion ! fakesink", env=env)
+    if same:
+        assert done.returncode == 0, done.stderr
+        return
+    assert "two packages bring a node type 'emotion', emograph and rival-nodes: remove one" in done.stderr
+    assert emograph("check", "testsrc ! haardetect ! fakesink", env=env).returncode == 0
+    listed = emograph("inspect", env=env)
+    assert (listed.returncode, "broken" in listed.stdout) == (0, True)
 
 
 def test_the_plugins_own_test_passes(site: Path):
