@@ -257,7 +257,9 @@ def check_properties(cls: type[Node], given: dict[str, Any], name: str) -> Any:
         key = str(first["loc"][0]) if first["loc"] else ""
         message = explain(first)
         if first["type"] == "string_type":
-            message = """it must be text: "7" in a file, '"7"' in a launch string"""
+            number = given.get(key)
+            shown = number if type(number) in (int, float) and not is_secret(cls, key) else 7
+            message = f"""it must be text: "{shown}" in a file, '"{shown}"' in a launch string"""
         if first["type"] == "missing":
             raise GraphError(f"{name}: {type_name} needs the property '{key}'") from None
         if not key:  # the properties do not go together

@@ -52,7 +52,10 @@ class Needy(Sink):
         ({}, "n: needy needs the property 'path'"),
         ({"path": "x", "cuont": 3}, "n: unknown property 'cuont' of needy; did you mean 'count'?"),
         ({"path": "x", "count": 0}, "n: property 'count' of needy is 0: it must be at least 1"),
-        ({"path": 7}, """n: property 'path' of needy is 7: it must be text: "7" in a file, '"7"' in a launch string"""),
+        (
+            {"path": 40},
+            """n: property 'path' of needy is 40: it must be text: "40" in a file, '"40"' in a launch string""",
+        ),
         ({"path": "x", "count": True}, "n: property 'count' of needy is true, and that is no number"),
         ({"path": "x", "words": 7}, "n: property 'words' of needy is 7: a list is needed"),
         ({"path": ["rtsp://me:s3cret@host"]}, "n: property 'path' of needy is ['rtsp://***@host']"),
