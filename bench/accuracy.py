@@ -45,7 +45,7 @@ def contestants(settings: Settings) -> list[str]:
 def run(settings: Settings) -> Result:
     if settings.data is None:
         raise UserError("accuracy needs --data fer2013.csv")
-    result = Result("accuracy")
+    result = Result("accuracy", once=True)
     faces = load(settings.data, [PUBLIC]).split(PUBLIC)
     found = None
     for name in contestants(settings):
@@ -63,7 +63,7 @@ def run(settings: Settings) -> Result:
     result.notes += [
         "PublicTest, intervals of 95 % (Wilson). Our networks were chosen on these faces and have not learnt from "
         "them; what the peer's network has learnt from is for its authors to say.",
-        "right of all: a face that is not found is not right. Measured once: nothing in it varies.",
+        "right of all: a face that is not found is not right.",
     ]
     return result
 

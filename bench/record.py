@@ -79,6 +79,8 @@ class Result:
     """`imagezmq: pip install imagezmq`: what was not measured, and how to get it."""
     notes: list[str] = field(default_factory=list)
     """What one must know to read the tables."""
+    once: bool = False
+    """It would be the same again, so that it is measured once, whatever `--runs` says."""
 
     def add(self, table: str, **row: Any) -> None:
         self.tables.setdefault(table, []).append(row)
@@ -86,7 +88,7 @@ class Result:
     def as_dict(self, settings: Settings) -> dict[str, Any]:
         return {
             "benchmark": self.name, "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "command": settings.command(self.name), "runs": settings.runs, "machine": machine(),
+            "command": settings.command(self.name), "runs": 1 if self.once else settings.runs, "machine": machine(),
             "commit": commit(), "versions": versions(settings.python), "tables": self.tables, "skipped": self.skipped,
             "notes": self.notes,
         }  # fmt: skip
@@ -112,9 +114,10 @@ def markdown(found: dict[str, Any]) -> str:
     """A result as a page."""
     machine_line = ", ".join(f"{value}" for value in found["machine"].values())
     versions_line = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    runs = f"median of {found['runs']} runs" if found["runs"] > 1 else "one run"
     lines = [
         f"# {found['benchmark']}, {found['date']}", "",
-        f"`{found['command']}`, median of {found['runs']} runs. Commit {found['commit']}.", "",
+        f"`{found['command']}`, {runs}. Commit {found['commit']}.", "",
         f"Machine: {machine_line}.", f"Versions: {versions_line}.", "",
     ]  # fmt: skip
     for title, rows in found["tables"].items():
