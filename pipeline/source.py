@@ -366,7 +366,10 @@ class SourceRunner:
     def _send_statuses(self) -> None:
         while not self._statuses.empty():
             up, reason, since = self._statuses.get()
-            self.log("info" if up else "warning", self.name, "up again" if up else f"down: {reason}")
+            if not up and self._down is not None:
+                since = self._down[1]  # another reason for the same absence
+            back = "up again" if self.passed else "up"
+            self.log("info" if up else "warning", self.name, back if up else f"down: {reason}")
             self.on_status(up, reason, since)
             self._down = None if up else (reason, since)
             self._send_mark("status", up=up, reason=reason, since=since)

@@ -115,6 +115,18 @@ def test_a_camera_that_is_down_shows_why_and_since_when(env: dict[str, str], tmp
         assert before < camera["since"] < time.time_ns()
 
 
+def test_another_reason_for_the_same_absence_does_not_begin_it_anew(env: dict[str, str]):
+    with launched(env, graph="away name=a comes_after=2s ! nothing") as (_, endpoint):
+        since = [
+            until(endpoint, lambda s, why=why: why in s["cameras"]["a"]["reason"])["cameras"]["a"]["since"]
+            for why in ("no answer", "no frame")
+        ]
+        assert since[0] == since[1]
+        playing = until(endpoint, lambda s: s["cameras"]["a"]["delivered"])
+    assert (playing["cameras"]["a"]["up"], playing["cameras"]["a"]["since"] > since[0]) == (True, True)
+    assert [m["text"] for m in playing["messages"] if m["node"] == "a"][-1] == "up"  # not again: it never was
+
+
 def test_a_camera_is_up_with_its_first_frame_and_not_before(env: dict[str, str]):
     graph = "away name=a says=false ! nothing name=n  numbers name=b num_buffers=0 fps=20 ! n."
     with launched(env, graph=graph) as (_, endpoint):

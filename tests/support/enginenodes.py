@@ -266,21 +266,30 @@ class Trouble(Sink):
 
 
 class Away(Source):
-    """A camera that never comes."""
+    """A camera that is not there, and does not come but where it is told to."""
 
     class Properties(SourceProperties):
         uri: str = "rtsp://user:word@10.0.0.5/stream"
         token: str = ""
         says: bool = True
+        comes_after: Seconds = Field(0.0, description="gives another reason after half of it, then frames; 0 for never")
 
     src = pad("video/raw", format="BGR")
     live = True
+    came = False
 
     def open(self) -> VideoInfo:
         return VideoInfo(48, 64, 3, 30)
 
     def fill(self, buffer: Buffer) -> bool:
-        if self.props.says:
+        if self.props.says and not self.came:
             self.status(False, f"no answer from {self.props.uri}")
-        self.stopping.wait()
-        return False
+        if not self.props.comes_after:
+            self.stopping.wait()
+        elif not self.came:
+            self.came = True
+            self.stopping.wait(self.props.comes_after / 2)
+            self.status(False, "no frame in time")
+            self.stopping.wait(self.props.comes_after / 2)
+            self.status(True)
+        return not self.stopping.wait(0.02)
