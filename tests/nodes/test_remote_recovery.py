@@ -74,6 +74,24 @@ def test_a_silent_camera_is_down_though_its_sender_is_there():
     assert far.statuses == [(False, f"{sender(h).endpoint} sends no frame for 0.3 s"), (True, "")]
 
 
+def test_a_camera_that_is_just_back_has_its_timeout_anew():
+    """Its sender says that it is up before its first frame, and the silence until then was told already."""
+    with sending() as h, Far(sender(h).endpoint) as far:
+        connect(h, far)
+        patiently(lambda: far.got, lambda: h.push(picture(0)))
+        object.__setattr__(far.node.props, "timeout", 2.0)
+        h.mark("status", up=False, reason="unplugged")
+        end = time.monotonic() + 2.5
+        patiently(lambda: time.monotonic() > end, h.tick)
+        h.mark("status", up=True)
+        patiently(lambda: len(far.statuses) == 2, h.tick)
+        end = time.monotonic() + 0.5
+        patiently(lambda: time.monotonic() > end, h.tick)
+        assert far.statuses == [(False, "unplugged"), (True, "")]
+        patiently(lambda: len(far.statuses) == 3, h.tick)  # but no longer than that
+        assert far.statuses[2][1].endswith("sends no frame for 2 s")
+
+
 def test_silence_says_nothing_in_lossless_mode(monkeypatch):
     with sending(lossless=True) as h, Far(sender(h).endpoint, lossless=True) as far:
         h.push(picture(0))
