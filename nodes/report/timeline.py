@@ -42,8 +42,9 @@ class Lane:
 
 
 def span(camera: Camera) -> float:
-    """Seconds that the axis covers; never 0."""
-    return max(camera.last - camera.first, 0.1)
+    """Seconds that the axis covers, to the end of the last frame's mark; never 0."""
+    mark = max((track.width / 2 for track in camera.tracks.values()), default=0.0)
+    return max(camera.last - camera.first + mark, 0.1)
 
 
 def axis(camera: Camera) -> list[tuple[float, float]]:

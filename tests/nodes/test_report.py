@@ -94,6 +94,18 @@ def test_the_timeline_has_every_stretch_at_its_time():
     assert {label for _, label, _ in lane.bands} == {"happy", "sad", "neutral"}
 
 
+def test_the_last_of_single_pictures_is_as_wide_as_the_others():
+    camera = Camera("photos")
+    for number in range(8):
+        camera.add(number, [face("happy", track=number + 1)])
+    found = [s for lane in lanes(list(camera.tracks.values()), camera, ["happy"], str, str) for s in lane.segments]
+    assert len(found) == 8
+    assert found[0].width > 3
+    assert [s.width for s in found] == pytest.approx([found[0].width] * 8, abs=0.2)
+    assert found[-1].x + found[-1].width <= LEFT + WIDTH
+    assert page(camera).count("1 frame<") == 8
+
+
 def test_a_face_that_was_away_leaves_a_gap():
     camera = Camera("door")
     for at in (0.0, 0.1, 0.2, 9.8, 9.9):
