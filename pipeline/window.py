@@ -3,9 +3,9 @@
 Cameras that share what is too little for all of them shall have even shares, though none knows of another. What each
 sees is how long its own buffers wait on their way, in front of nodes that are at work on others, and in one queue all
 wait alike, whatever their own pictures cost. So the window is a function of that wait, the same for each camera: it has
-no history of its own to be unfair by, and need not take turns at growing. (As in FAST TCP, Wei et al. 2006, the state
-in which nothing changes is a fair one; additive increase and multiplicative decrease, Chiu and Jain 1989, only come to
-it on average, and with the dozen trips that a camera makes in a second they took a minute.)
+no history of its own to be unfair by. (As in FAST TCP, Wei et al. 2006, the state in which nothing changes is a fair one;
+additive increase and multiplicative decrease, Chiu and Jain 1989, come to it only on average, and slowly where there are
+but a dozen trips in a second.)
 
 Between two whole numbers the window is now the one and now the other. Below one it is a single buffer at a time with a
 rest after it, so that many cameras take turns.
@@ -18,7 +18,7 @@ import time
 
 _LEAST = 1 / 8
 """The smallest window: one buffer, and after it a rest of seven times as long as it took."""
-_SHORT, _LONG = 0.1, 0.9
+_SHORT, _LONG = 0.2, 0.9
 """Of the latency budget: up to the first, a wait leaves a window as it is; from the second on it is the smallest."""
 _WEIGHT, _WEIGHT_LATE = 0.05, 0.1
 """Of one buffer in the running mean of waits; one that came late was work for nothing."""
