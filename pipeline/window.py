@@ -3,9 +3,9 @@
 Cameras that share what is too little for all of them shall have even shares, though none knows of another. What each
 sees is how long its own buffers wait on their way, in front of nodes that are at work on others, and in one queue all
 wait alike, whatever their own pictures cost. So the window is a function of that wait, the same for each camera: it has
-no history of its own to be unfair by. (As in FAST TCP, Wei et al. 2006, the state in which nothing changes is a fair one;
-additive increase and multiplicative decrease, Chiu and Jain 1989, come to it only on average, and slowly where there are
-but a dozen trips in a second.)
+no history of its own to be unfair by. (As in FAST TCP, Wei et al. 2006, the state in which nothing changes is a fair
+one; additive increase and multiplicative decrease, Chiu and Jain 1989, come to it only on average, and slowly where
+there are but a dozen trips in a second.)
 
 Between two whole numbers the window is now the one and now the other. Below one it is a single buffer at a time with a
 rest after it, so that many cameras take turns.
