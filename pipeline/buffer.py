@@ -7,6 +7,9 @@ an open door, and garbage on it is a counted drop (`BadMessage`), never a crash.
 
 from __future__ import annotations
 
+import operator
+import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +27,10 @@ _WHOLE = (int, np.integer)
 
 class BadMessage(ValueError):
     """Bytes on a socket that are not one of our messages."""
+
+
+UNREADABLE = (AttributeError, TypeError, ValueError, OverflowError)
+"""What `pack` raises where a node has put something into a buffer that no other node could read."""
 
 
 def _check_keys(value: Any, name: str) -> None:
@@ -75,8 +82,9 @@ class Region:
         ):  # fmt: skip
             if not isinstance(value, kinds) and (value is not None or name == "attrs"):
                 raise TypeError(f"a region's {name} is {value!r}")
-        if self.attrs:
-            _check_keys(self.attrs, "attrs")
+        for name, value in (("scores", self.scores), ("raw", self.raw), ("attrs", self.attrs)):
+            if value:
+                _check_keys(value, name)
         return [
             [float(x), float(y), float(width), float(height)],
             float(self.score),
@@ -162,18 +170,17 @@ class Buffer:
         )  # fmt: skip
 
     def pack(self, to: str) -> bytes:
-        """The message for node `to`. TypeError, ValueError or OverflowError for what it could not read."""
-        if not isinstance(self.pts, _WHOLE) or not isinstance(self.wall, _WHOLE):
-            raise TypeError(f"pts is {self.pts!r} and wall {self.wall!r}; both are whole numbers of ns")
+        """The message for node `to`. One of UNREADABLE for what it could not read."""
+        fields = (
+            WIRE_VERSION, to, self.stream, self.sequence, self.pts, self.captured, self.wall, self.deadline,
+            self.shape, self.slot, self.generation, self.plane, self.weight, self.home, self.trace,
+            [r.pack() for r in self.regions], self.meta,
+        )  # fmt: skip
+        if tuple(map(type, fields)) != _SENT or tuple(map(type, self.shape)) != _SHAPE or not _is_sound(fields):
+            fields = _mended(fields)
         if self.meta:
             _check_keys(self.meta, "meta")
-        return wire.pack(
-            (
-                WIRE_VERSION, to, self.stream, self.sequence, self.pts, self.captured, self.wall, self.deadline,
-                self.shape, self.slot, self.generation, self.plane, self.weight, self.home, self.trace,
-                [r.pack() for r in self.regions], self.meta,
-            )
-        )  # fmt: skip
+        return wire.pack(fields)
 
 
 @dataclass(slots=True)
@@ -196,11 +203,42 @@ class Mark:
         return wire.pack((-WIRE_VERSION, to, self.kind, self.stream, self.number, self.weight, self.home, self.data))
 
 
+_FIELDS = (
+    "version", "to", "stream", "sequence", "pts", "captured", "wall", "deadline", "shape", "slot", "generation",
+    "plane", "weight", "home", "trace", "regions", "meta",
+)  # fmt: skip
+_RANGED = ("sequence", "captured", "wall", "deadline", "shape", "slot", "generation", "plane", "weight")
 _TRACE = (str, int, int, int)
 _SHAPE = (int, int, int)
 _BUFFER = (int, str, str, int, int, int, int, int, list, int, int, int, int, str, list, list, dict)
 _MARK = (int, str, str, str, int, int, str, dict)
 """The exact types of the fields: one comparison of tuples is the quickest check there is in Python."""
+_SENT: tuple[type, ...] = tuple(tuple if name == "shape" else kind for name, kind in zip(_FIELDS, _BUFFER, strict=True))
+"""As a buffer has them before msgpack makes a list of the shape."""
+
+
+def _is_sound(fields: Sequence[Any]) -> bool:
+    """Whether the numbers of a buffer are such as can be; their types are right."""
+    _, _, _, sequence, _, captured, wall, deadline, shape, slot, generation, plane, weight, *_ = fields
+    return min(sequence, captured, wall, deadline, slot, generation, plane, weight - 1) >= 0 and min(shape) > 0
+
+
+def _mended(fields: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same with plain numbers in place of NumPy's. TypeError, ValueError say which field cannot travel."""
+    mended: list[Any] = []
+    for name, kind, value in zip(_FIELDS, _SENT, fields, strict=True):
+        if kind is int and isinstance(value, _WHOLE):
+            mended.append(int(value))
+        elif name == "shape" and isinstance(value, tuple | list) and len(value) == len(_SHAPE):
+            mended.append(tuple(map(operator.index, value)))
+        elif name != "shape" and isinstance(value, kind):
+            mended.append(value)
+        else:
+            raise TypeError(f"a buffer's {name} is {reprlib.repr(value)}")
+    if not _is_sound(mended):
+        told = ", ".join(f"{name} {value}" for name, value in zip(_FIELDS, mended, strict=True) if name in _RANGED)
+        raise ValueError(f"a buffer with a number out of range: {told}")
+    return tuple(mended)
 
 
 def is_trace(entry: Any) -> bool:
@@ -229,10 +267,8 @@ def decode(raw: Any) -> tuple[str, Buffer | Mark]:
         if types == _BUFFER and raw[0] == WIRE_VERSION:
             (_, to, stream, sequence, pts, captured, wall, deadline, shape, slot, generation, plane, weight,
              home, trace, regions, meta) = raw  # fmt: skip
-            if min(sequence, captured, wall, deadline, slot, generation, plane, weight - 1) < 0:
+            if tuple(map(type, shape)) != _SHAPE or not _is_sound(raw):
                 raise BadMessage("wrong numbers in a buffer header")
-            if tuple(map(type, shape)) != _SHAPE or min(shape) <= 0:
-                raise BadMessage("wrong shape in a buffer header")
             if not all(map(is_trace, trace)):
                 raise BadMessage("wrong trace in a buffer header")
             return to, Buffer(

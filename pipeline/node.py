@@ -64,8 +64,10 @@ class VideoInfo:
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "channels"):
-            if not isinstance(value := getattr(self, name), int | np.integer) or value < 0:
-                raise TypeError(f"VideoInfo(height, width, channels, fps): {name} is {value!r}, not a whole number")
+            if not isinstance(value := getattr(self, name), int | np.integer) or value < 1:
+                raise TypeError(
+                    f"VideoInfo(height, width, channels, fps): {name} is {value!r}, no whole number above 0"
+                )
 
 
 class Node:

@@ -6,15 +6,16 @@ home with a fate. Nothing is sent twice and nothing is forgotten, whatever the n
 
 from __future__ import annotations
 
+import operator
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 
-from pipeline.buffer import Buffer, Mark
+from pipeline.buffer import UNREADABLE, Buffer, Mark
 from pipeline.errors import UserError
 from pipeline.figures import Stats
 from pipeline.links import Home, Link, spread
+from pipeline.mishaps import DROPPED, Mishaps
 from pipeline.node import BatchTransform, Node, Sink, Transform
 from pipeline.plan import NodePlan
 from pipeline.ring import DELIVERED, Reader
@@ -47,7 +48,7 @@ class Runner:
         self.pixels = pad is not None and pad.access != "none"
         self.writes = pad is not None and pad.access == "write"
         self._ended: set[str] = set()
-        self._errors = 0
+        self.mishaps = Mishaps(self.name, log)
 
     @property
     def busy(self) -> bool:
@@ -97,8 +98,8 @@ class Runner:
     def forward(self, buffer: Buffer) -> None:
         try:
             spread(buffer, self.links[buffer.stream])
-        except (AttributeError, TypeError, ValueError, OverflowError) as error:
-            self.failed(error)  # the node put something into it that cannot travel
+        except UNREADABLE as error:
+            self.mishaps.tell(error, DROPPED)  # the node put something into it that cannot travel
             self.drop(buffer, "error")
             return
         self.stats.done += 1
@@ -111,7 +112,7 @@ class Runner:
         elif result is None:
             self.drop(buffer, "filtered")
         elif result is not buffer:
-            self.failed(TypeError("a node returns the buffer that it was given, or None"))
+            self.mishaps.tell(TypeError("a node returns the buffer that it was given, or None"), DROPPED)
             self.drop(buffer, "error")
         else:
             self.forward(buffer)
@@ -125,15 +126,6 @@ class Runner:
         self.stats.dropped[reason] = self.stats.dropped.get(reason, 0) + 1
         self.homes[buffer.stream].buffer_home(buffer, (self.name, reason))
 
-    def failed(self, error: Exception, so: str = "the frame is dropped") -> None:
-        """An exception that the node did not mean: the first ones are told, with what comes of it."""
-        self._errors += 1
-        if self._errors <= 3:
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            stack = traceback.extract_tb(error.__traceback__)
-            where = f" ({stack[-1].filename}:{stack[-1].lineno})" if stack else ""
-            self.log("error", self.name, f"{text}{where}; {so}")
-
     def take_mark(self, mark: Mark) -> None:
         """Let the node see the mark, keep a unit of its weight and pass it on."""
         if mark.kind != "eos" or mark.stream not in self._ended:
@@ -144,7 +136,7 @@ class Runner:
             except UserError as error:
                 raise error.at(self.name) from None
             except Exception as error:
-                self.failed(error, f"'{mark.kind}' of {mark.stream} goes on")
+                self.mishaps.tell(error, f"'{mark.kind}' of {mark.stream} goes on")
         home = self.homes[mark.stream]
         links = self.links.get(mark.stream, ())
         if links:
@@ -169,7 +161,7 @@ class TransformRunner(Runner):
         except UserError as error:
             raise error.at(self.name) from None
         except Exception as error:
-            self.failed(error)
+            self.mishaps.tell(error, DROPPED)
             self.drop(buffer, "error")
             return
         end = time.monotonic_ns()
@@ -192,7 +184,7 @@ class SinkRunner(Runner):
         except UserError as error:
             raise error.at(self.name) from None
         except Exception as error:
-            self.failed(error)
+            self.mishaps.tell(error, DROPPED)
             self.drop(buffer, "error")
             return
         end = time.monotonic_ns()
@@ -246,9 +238,9 @@ class BatchRunner(Runner):
 
     def _items(self, buffer: Buffer) -> int:
         try:
-            return self.node.items(buffer)
+            return max(0, operator.index(self.node.items(buffer)))
         except Exception as error:
-            self.failed(error)
+            self.mishaps.tell(error, "the frame counts as one item")
             return 1
 
     def _run(self) -> None:
@@ -276,7 +268,7 @@ class BatchRunner(Runner):
         except UserError as error:
             raise error.at(self.name) from None
         except Exception as error:
-            self.failed(error)
+            self.mishaps.tell(error, DROPPED)
             for buffer in batch:
                 self.drop(buffer, "error")
             return

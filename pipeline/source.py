@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.buffer import WHOLE, Buffer, Mark, waited
+from pipeline.buffer import UNREADABLE, WHOLE, Buffer, Mark, waited
 from pipeline.errors import UserError
 from pipeline.figures import Stats
 from pipeline.links import Link, spread
+from pipeline.mishaps import DROPPED, Mishaps
 from pipeline.node import Source, VideoInfo
 from pipeline.plan import NodePlan
 from pipeline.reading import LiveReader
@@ -73,6 +74,7 @@ class SourceRunner:
         self._skips = any(link.local for link in links) and not node.lossless
         """Whether sending a frame may take as long as a node's work, so that newer ones make those between obsolete."""
         self.log = log
+        self.mishaps = Mishaps(self.name, log)
         self.on_sent = on_sent
         self.on_trace = on_trace
         self.on_status = on_status
@@ -81,7 +83,7 @@ class SourceRunner:
         self.playing = False
         self.ended = False
         """No further frame will be captured."""
-        self._info = VideoInfo(0, 0)
+        self._info = VideoInfo(1, 1)
         self._layout: tuple[int, tuple[int, int, int]] | None = None
         """Slots and frame shape that the ring shall have as soon as nothing is out."""
         self._window = Window(node.props.window, budget_ns)
@@ -294,11 +296,16 @@ class SourceRunner:
             self._send(buffer)
 
     def _send(self, buffer: Buffer) -> None:
-        self.stats.done += 1
-        self.passed += 1
         buffer.trace[0][2] = time.monotonic_ns()
         self._window.sent()
-        spread(buffer, self.links)
+        try:
+            spread(buffer, self.links)
+        except UNREADABLE as error:  # the node put something into it that cannot travel
+            self.mishaps.tell(error, DROPPED)
+            self._drop(buffer.sequence, "error")
+        else:
+            self.stats.done += 1
+            self.passed += 1
 
     def _send_pending(self) -> None:
         """Send the frame that waits, if the window has room; not if half its time has gone with waiting."""
@@ -311,9 +318,9 @@ class SourceRunner:
             self._send(pending)
             self.on_sent(time.monotonic_ns(), self._fill_took)
 
-    def _drop(self, sequence: int) -> None:
-        """Give up a captured frame that has not left: there is a newer one."""
-        self._settle(sequence, WHOLE, (self.name, "window full"), [])
+    def _drop(self, sequence: int, reason: str = "window full") -> None:
+        """Give up a captured frame that has not left: there is a newer one, or it cannot travel."""
+        self._settle(sequence, WHOLE, (self.name, reason), [])
 
     @property
     def _window_full(self) -> bool:

@@ -349,11 +349,15 @@ class Supervisor:
             process.ready_at = process.heard_at
         if process.state == "READY" and process.recovering:
             # Its sockets are back: a mark sent now follows all that waited for it.
-            for source in self.plan.reach(process.name):
-                owner = self.plan.nodes[source].process
-                if owner != process.name:
-                    lost_in = [n for n in process.nodes if source in self.plan.nodes[n].streams]
-                    self._tell(owner, {"do": "flush", "streams": [source], "lost_in": lost_in[0]})
+            self._flush(process)
+
+    def _flush(self, process: Process) -> None:
+        """Something may have been lost in this process: let the sources in front of it find out what."""
+        for source in self.plan.reach(process.name):
+            owner = self.plan.nodes[source].process
+            if owner != process.name:
+                lost_in = [n for n in process.nodes if source in self.plan.nodes[n].streams]
+                self._tell(owner, {"do": "flush", "streams": [source], "lost_in": lost_in[0]})
 
     def _on_log(self, process: Process, message: dict[str, Any]) -> None:
         self.log(message["level"], message["node"], message["text"])
@@ -373,7 +377,9 @@ class Supervisor:
         now = time.monotonic()
         before = process.garbage
         process.report(now, float(message["cpu"]), int(message["rss"]), int(message["garbage"]))
-        self.garbage += process.garbage - before
+        if process.garbage > before:
+            self.garbage += process.garbage - before
+            self._flush(process)  # among what it could not read may have been a buffer
         for node, report in message["nodes"].items():
             self.figures[node].add(report, now)
 

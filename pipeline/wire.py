@@ -10,7 +10,8 @@ import msgpack
 
 def _plain(value: Any) -> Any:
     """NumPy scalars and arrays as the plain numbers in them: nodes compute with them and hand them on."""
-    if hasattr(value, "tolist"):
+    # What is in an array of objects is not known to be plain.
+    if hasattr(value, "tolist") and not getattr(getattr(value, "dtype", None), "hasobject", False):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} cannot travel in a buffer; use plain numbers, strings, lists and maps")
 

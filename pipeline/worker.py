@@ -365,7 +365,7 @@ class Worker:
         except Exception as error:
             if name not in self.runners:  # a source's own exceptions end its process, in `fill` too
                 raise
-            self.runners[name].failed(error, "it goes on")
+            self.runners[name].mishaps.tell(error, "it goes on")
 
     def _announce(self) -> None:
         """Tell the supervisor, once each, that a source has drained and that a buffer has passed a node."""

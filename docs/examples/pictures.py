@@ -23,5 +23,5 @@ with Harness(detector) as faces, Harness(Emotion(smoothing=0)) as mood:
         for picture in mood.push_all(faces.push(frame, pts=number * 1_000_000_000)):
             for face in picture.regions:
                 x, y, width, height = face.box
-                expression = max(face.scores, key=lambda label: face.scores[label])
-                print(f"{path}: {x:.0f},{y:.0f} {width:.0f}x{height:.0f} {expression} {face.scores[expression]:.2f}")
+                score, expression = max((score, label) for label, score in (face.scores or {}).items())
+                print(f"{path}: {x:.0f},{y:.0f} {width:.0f}x{height:.0f} {expression} {score:.2f}")

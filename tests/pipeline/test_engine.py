@@ -326,6 +326,32 @@ def test_a_region_that_no_node_could_read_costs_one_frame_of_the_node_that_made_
     assert run.error is None
 
 
+@pytest.mark.parametrize("end", ["num_buffers=20", "num_buffers=0 fps=50 window=1"])
+def test_a_buffer_that_the_next_node_cannot_read_is_lost_and_holds_nobody_up(end: str):
+    """However it came about: its weight would never come home by itself."""
+    run = run_graph(
+        f"numbers name=a {end} ! work name=w spoil_at=7 ! nothing name=r",
+        ["mode=lossless" if end == "num_buffers=20" else "mode=live"],
+        stop_after(25),
+    )
+    ledger = run.ledgers["a"]
+    assert (ledger.dropped.get(("r", "lost")), ledger.in_flight, run.error) == (1, 0, None)
+    assert ledger.adds_up
+    assert ledger.delivered == 19 or ledger.delivered > 25
+    assert run.said("dropped a garbage message on socket 'in' (BadMessage: wrong trace in a buffer header)")
+
+
+@pytest.mark.parametrize("wrong", ["wall", "meta"])
+def test_a_source_whose_frame_no_node_could_read_loses_that_frame(wrong: str):
+    run = run_graph(f"numbers name=a num_buffers=20 bad_{wrong}_at=7 ! nothing name=r", ["mode=lossless"])
+    ledger = run.ledgers["a"]
+    assert (ledger.delivered, ledger.dropped, ledger.in_flight) == (19, {("a", "error"): 1}, 0)
+    assert run.supervisor.processes["a"].restarts_total == 0
+    assert run.said(
+        {"wall": "ValueError: a buffer with a number out of range", "meta": "TypeError: a buffer's meta"}[wrong]
+    )
+
+
 def test_another_buffer_than_the_one_given_is_an_error_of_the_node(tmp_path: Path):
     run = run_graph("numbers name=a num_buffers=9 ! work name=w replace_at=4 ! nothing", ["mode=lossless"])
     assert run.ledgers["a"].dropped == {("w", "error"): 1}

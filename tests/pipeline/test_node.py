@@ -113,9 +113,11 @@ def test_elements_of_gstreamer_that_are_not_needed(word: str):
         find(word)
 
 
-@pytest.mark.parametrize("sizes", [(320, 240, 10.0), ("320", 240), (320, -1)])
+@pytest.mark.parametrize("sizes", [(320, 240, 10.0), ("320", 240), (320, -1), (0, 240)])
 def test_a_video_of_no_size_names_the_field(sizes: tuple):
-    with pytest.raises(TypeError, match=r"VideoInfo\(height, width, channels, fps\): \w+ is .*, not a whole number"):
+    with pytest.raises(
+        TypeError, match=r"VideoInfo\(height, width, channels, fps\): \w+ is .*, no whole number above 0"
+    ):
         VideoInfo(*sizes)
 
 

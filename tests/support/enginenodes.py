@@ -46,6 +46,8 @@ class Numbers(Source):
         slow_reopen: Seconds = Field(0.0, description="how long it takes to open after a restart")
         chatter: int = Field(0, description="messages to post with the last frame")
         saying: str = Field("", description="a message to post with every frame")
+        bad_wall_at: int = -1
+        bad_meta_at: int = -1
 
     src = pad("video/raw", format="BGR")
 
@@ -71,6 +73,10 @@ class Numbers(Source):
         buffer.frame[:] = self.next % 251
         buffer.pts = int(self.next * 1e9 / (self.props.fps or 30))
         buffer.meta["number"] = self.next
+        if self.next == self.props.bad_wall_at:
+            buffer.wall = -5
+        if self.next == self.props.bad_meta_at:
+            buffer.meta = None  # type: ignore[assignment]
         self.next += 1
         if self.props.saying:
             self.log("info", self.props.saying)
@@ -92,6 +98,7 @@ class Work(Transform):
         numpy_meta: bool = False
         bad_meta_at: int = -1
         bad_region_at: int = Field(-1, description="add a region that msgpack writes and no node could read")
+        spoil_at: int = Field(-1, description="break what is the engine's own in the buffer")
         replace_at: int = Field(-1, description="return another buffer than the one given")
         refuse_while: str = Field("", description="fail to open again as long as this file exists")
 
@@ -122,6 +129,8 @@ class Work(Transform):
             buffer.meta["object"] = object()
         if number == self.props.bad_region_at:
             buffer.regions.append(Region((1, 2, 3, 4), attrs={"seen": [{3: "a key that is no text"}]}))
+        if number == self.props.spoil_at:
+            buffer.trace[0][0] = 5
         if number == self.props.replace_at:
             return buffer.branch(1)
         if number == self.props.hang_at and not self.restarted:

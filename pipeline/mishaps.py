@@ -1,0 +1,27 @@
+"""Exceptions that a node did not mean: what they say of themselves, and that it is not said without end."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+DROPPED = "the frame is dropped"
+TOLD = 3
+"""Of one node; what follows is counted where it costs a frame, and not told."""
+
+
+class Mishaps:
+    """Those of one node."""
+
+    def __init__(self, node: str, log: Callable[[str, str, str], None]) -> None:
+        self._node, self._log = node, log
+        self._count = 0
+
+    def tell(self, error: Exception, so: str) -> None:
+        """What went wrong and where, as an error on the bus. so: what comes of it."""
+        self._count += 1
+        if self._count <= TOLD:
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            stack = traceback.extract_tb(error.__traceback__)
+            where = f" ({stack[-1].filename}:{stack[-1].lineno})" if stack else ""
+            self._log("error", self._node, f"{text}{where}; {so}")
