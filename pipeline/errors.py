@@ -7,12 +7,20 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
-_USER = re.compile(r"(://).*@")
-_SECRET = re.compile(
-    r"(?<=[?&;])([^=?&;]*(?:pass|pwd|pw|token|key|secret|auth|sig|user|usr|login)[^=?&;]*=)[^&;]*", re.I
-)
+# The look behind keeps the search linear: what may be a scheme begins where its letters do, not at each of them.
+_URI = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://[^\s'\"]+")
+_PARAMETER = re.compile(r"(?<=[?&;])([^=?&;]*=)([^&;]*)")
+_SECRET = re.compile(r"pass|pwd|pw|token|key|secret|auth|sig|user|usr|login", re.I)
 _SECRET_NAME = re.compile(r"pass|pwd|token|secret|auth|credential|(^|_)key($|_)", re.I)
+
+
+LONGEST = 4000
+"""Characters of a message; of a longer one the beginning is told."""
+
+
+def shortened(text: str) -> str:
+    """`text`, or the beginning of a long one."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"
 
 
 def redact(text: str) -> str:
@@ -20,7 +28,15 @@ def redact(text: str) -> str:
 
     All up to the last `@` of a URI goes: passwords do hold an unescaped `@` or `/`.
     """
-    return _URI.sub(lambda match: _SECRET.sub(r"\1***", _USER.sub(r"\1***@", match[0])), text)
+
+    return _URI.sub(lambda match: _redact_uri(match[0]), text)
+
+
+def _redact_uri(uri: str) -> str:
+    scheme, _, rest = uri.partition("://")
+    *user, place = rest.rsplit("@", 1)
+    shown = _PARAMETER.sub(lambda match: f"{match[1]}***" if _SECRET.search(match[1]) else match[0], place)
+    return f"{scheme}://{'***@' if user else ''}{shown}"
 
 
 def redact_setting(name: str, value: Any) -> Any:
@@ -77,7 +93,7 @@ class UserError(Exception):
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(redact(" ".join(str(text).split())))
+        super().__init__(shortened(redact(" ".join(str(text).split()))))
 
     def at(self, node: str) -> UserError:
         """The same error with the node's name in front, unless it stands there already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +27,7 @@ class Stats:
 
     def observe(self, metric: str, value: float) -> None:
         """Keep count, sum and maximum of a metric's samples, and the first of them for percentiles."""
-        value = float(value)
+        metric, value = str(metric), float(value)
         count, total, top, samples = self.metrics.get(metric) or (0, 0.0, value, [])
         if len(samples) < SAMPLES_PER_REPORT:
             samples.append(value)
@@ -44,13 +45,25 @@ class Stats:
         return figures
 
 
+def checked(report: dict[str, Any]) -> dict[str, Any]:
+    """A report as it came over the bus, of the types that it must have; an exception of any kind where it has not."""
+    return {
+        **{name: int(report[name]) for name in ("taken", "done", "busy_ns")},
+        "dropped": {str(reason): int(count) for reason, count in report["dropped"].items()},
+        "metrics": {
+            str(name): (int(count), float(total), float(top), list(map(float, samples)))
+            for name, (count, total, top, samples) in report["metrics"].items()
+        },
+    }
+
+
 @dataclass
 class Metric:
     """A metric over a run: count, sum, maximum, and the newest samples for percentiles."""
 
     count: int = 0
     total: float = 0.0
-    top: float = 0.0
+    top: float = -math.inf
     samples: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
 
     @property

@@ -24,6 +24,7 @@ from pipeline.errors import GraphError, did_you_mean, explain
 SECRET: dict[str, Any] = {"writeOnly": True}
 """`Field(json_schema_extra=SECRET)`: the property's value is shown to nobody (JSON Schema's word for passwords)."""
 
+LEVELS = ("debug", "info", "warning", "error")
 RESERVED = frozenset({"name", "streams", "type", "process", "replicas"})
 """Keys of a node in a graph file that are not its own properties."""
 
@@ -147,7 +148,7 @@ class Node:
 
     def log(self, level: str, text: str) -> None:
         """Post a message on the bus. level: `debug`, `info`, `warning` or `error`. Nodes never print."""
-        self._log(level, text)
+        self._log(level if level in LEVELS else "warning", str(text))
 
     def breathe(self) -> None:
         """Let the engine look for the graph's end, from within a call that waits for something: `stopping` is then set.

@@ -17,9 +17,10 @@ from typing import Any
 import zmq
 
 from pipeline import descriptors, ring
-from pipeline.errors import UserError, redact
-from pipeline.figures import NodeFigures
+from pipeline.errors import UserError, redact, shortened
+from pipeline.figures import NodeFigures, checked
 from pipeline.monitor import Monitor
+from pipeline.node import LEVELS
 from pipeline.plan import Assignment, Plan, bus_endpoint
 from pipeline.process import Process, how_it_ended
 from pipeline.ring import Ledger
@@ -336,7 +337,8 @@ class Supervisor:
                 message = unpack(data)
                 handle = getattr(self, f"_on_{message['say']}")
                 handle(process, message)
-            except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+                process.heard_at = time.monotonic()
+            except Exception as error:  # whatever the bytes are that somebody sends
                 self.garbage += 1
                 if self.garbage <= 3:
                     self.log("warning", "bus", f"dropped a garbage message ({type(error).__name__})")
@@ -360,11 +362,12 @@ class Supervisor:
                 self._tell(owner, {"do": "flush", "streams": [source], "lost_in": lost_in[0]})
 
     def _on_log(self, process: Process, message: dict[str, Any]) -> None:
-        self.log(message["level"], message["node"], message["text"])
+        level = message["level"] if message["level"] in LEVELS else "warning"
+        self.log(level, str(message["node"]), str(message["text"]))
 
     def log(self, level: str, node: str, text: str) -> None:
         """A message, as if it had come over the bus; credentials are removed."""
-        text = redact(text)
+        text = shortened(redact(text))
         if level != "debug":
             self.monitor.heard(level, node, text)
         self.on_event("log", {"level": level, "node": node, "text": text})
@@ -375,13 +378,14 @@ class Supervisor:
 
     def _on_stats(self, process: Process, message: dict[str, Any]) -> None:
         now = time.monotonic()
+        reports = [(self.figures[node], checked(report)) for node, report in message["nodes"].items()]
         before = process.garbage
         process.report(now, float(message["cpu"]), int(message["rss"]), int(message["garbage"]))
         if process.garbage > before:
             self.garbage += process.garbage - before
             self._flush(process)  # among what it could not read may have been a buffer
-        for node, report in message["nodes"].items():
-            self.figures[node].add(report, now)
+        for figures, report in reports:
+            figures.add(report, now)
 
     def _on_trace(self, process: Process, message: dict[str, Any]) -> None:
         self.on_event("trace", {"process": process.name, "buffers": message["buffers"]})

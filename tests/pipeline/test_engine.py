@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import zmq
 
-from pipeline import ring
-from pipeline.plan import NodePlan
+from pipeline import ring, wire
+from pipeline.graph import expand
+from pipeline.plan import NodePlan, bus_endpoint
 from pipeline.source import SourceRunner
+from pipeline.spec import load
 from pipeline.supervisor import Supervisor
 from pipeline.trace import TraceFile
 from tests.support.enginenodes import Numbers
@@ -169,6 +174,55 @@ def test_a_node_that_fails_between_frames_goes_on(options: str, told: str):
     messages = [text for _, node, text in run.logs if node == "t"]
     assert re.fullmatch(told, messages[0])
     assert len(messages) <= 3
+
+
+def test_odd_metrics_and_messages_are_shown_as_far_as_they_go():
+    run = run_graph("numbers name=a num_buffers=10 fps=50 ! trouble name=t odd_words=true", ["mode=lossless"])
+    assert run.error is None
+    assert run.supervisor.garbage == 0
+    metric = run.supervisor.figures["t"].metrics["3"]
+    assert (metric.count, metric.mean, metric.top) == (10, -2.5, -2.5)
+    assert ("warning", "t", "5") in run.logs
+    assert any(text.startswith("x" * 100) and text.endswith("... (100,000 characters)") for _, _, text in run.logs)
+
+
+WRONG = {"taken": 1, "done": 1, "busy_ns": 1, "dropped": {}, "metrics": {}}
+"""A report that is right but for what a test puts in."""
+
+
+def stats(**fields: Any) -> dict[str, Any]:
+    return {"say": "stats", "cpu": 1.0, "rss": 1, "garbage": 0, "nodes": {}, **fields}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        stats(rss=math.inf), stats(cpu="x"), stats(nodes={"w": {}}), stats(nodes={"w": {**WRONG, "busy_ns": math.nan}}),
+        stats(nodes={"w": {**WRONG, "metrics": {"m": [1, 1.0, "high", []]}}}), stats(nodes={"w": {**WRONG, "dropped": 3}}),
+        stats(nodes={"nobody": WRONG}), {"say": "camera", "node": "a", "up": True, "since": math.inf, "reason": ""},
+        {"say": "camera", "node": ["a"], "up": True, "since": 1, "reason": ""}, {"say": "log"}, {"say": "clean_up"}, 7,
+    ],
+    ids=str,
+)  # fmt: skip
+def test_garbage_on_the_bus_is_counted_and_leaves_the_figures_whole(message: Any):
+    """Even in the name of a worker."""
+    supervisor = Supervisor(expand(load("numbers name=a ! work name=w ! nothing name=r")))
+    try:
+        with zmq.Context() as context, context.socket(zmq.DEALER) as peer:
+            peer.setsockopt(zmq.IDENTITY, b"w")
+            peer.linger = 0
+            peer.connect(bus_endpoint(str(supervisor.directory.path)))
+            peer.send(wire.pack(message))
+            peer.send(wire.pack(stats(nodes={"w": WRONG})))
+            end = time.monotonic() + 30
+            while not supervisor.figures["w"].done and time.monotonic() < end:
+                supervisor._listen(0.1)
+        assert supervisor.garbage == 1
+        assert (supervisor.figures["w"].done, len(supervisor.figures["w"].reports)) == (1, 1)
+        assert supervisor.monitor.snapshot()["nodes"]["w"]["fps"] == 0
+    finally:
+        supervisor._clean_up()
+        supervisor.close()
 
 
 def test_a_user_error_in_a_node_stops_the_graph():

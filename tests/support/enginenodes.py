@@ -238,6 +238,7 @@ class Trouble(Sink):
         hang_in_open: bool = False
         talk_in_close: int = Field(0, description="bytes to stderr")
         unknown: bool = Field(False, description="observe a metric that is NaN")
+        odd_words: bool = Field(False, description="call `observe` and `log` with what they are not made for")
         leave: bool = Field(False, description="end the process at the first buffer, as for a device that is gone")
 
     sink = pad("ANY", access="none")
@@ -263,6 +264,10 @@ class Trouble(Sink):
     def consume(self, buffer: Buffer) -> None:
         if self.props.unknown:
             self.observe("unknown", math.nan)
+        if self.props.odd_words:
+            self.observe(3, -2.5)  # type: ignore[arg-type]
+            self.log("shout", 5)  # type: ignore[arg-type]
+            self.log("info", "x" * 100_000)
         if self.props.leave and not self.restarted:
             raise SystemExit("the device is gone")
 
