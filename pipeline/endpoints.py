@@ -6,7 +6,7 @@ import ipaddress
 import re
 
 _ENDPOINT = re.compile(
-    r"tcp://(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\s/:\[\]@]+):(?P<port>\d+|\*)|ipc://(?P<path>[^\s*]\S*)"
+    r"tcp://(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\s/:\[\]@]+):(?P<port>\d+|\*)|ipc://(?P<path>[^\s*](?:[^\r\n]*\S)?)"
 )
 
 

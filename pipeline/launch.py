@@ -140,6 +140,8 @@ def launch_graph(
         supervisor = Supervisor(plan, view, trace=trace is not None, debug=debug, file=file, monitor=monitor)
     except BaseException as error:
         signals.let_go()
+        if trace is not None:
+            trace.discard()
         if isinstance(error, OSError | zmq.ZMQError):  # too many open files, no shared memory, no temporary folder
             raise UserError(f"cannot start: {error}") from None
         raise
@@ -158,9 +160,10 @@ def launch_graph(
         errors.append(str(error))
     finally:
         view.close()
+        failed = trace.write() if trace is not None else ""
         signals.let_go()  # all is closed: what is left to print may be interrupted
     errors += view.errors + _discrepancies(supervisor)
-    if trace is not None and (failed := trace.write()):
+    if failed:
         errors.append(failed)
     if as_json:
         console.print_json(console.summary(supervisor, errors))

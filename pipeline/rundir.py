@@ -32,6 +32,13 @@ def base_directory() -> Path:
     else:
         base = Path(tempfile.gettempdir()) / f"emograph-{os.getuid()}"
     try:
+        str(base).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(base).decode(errors="replace")
+        raise UserError(
+            f"sockets cannot lie in {shown}, whose name is no UTF-8; set XDG_RUNTIME_DIR or TMPDIR"
+        ) from None
+    try:
         base.mkdir(mode=0o700, exist_ok=True)
         info = base.lstat()
     except OSError as error:

@@ -7,31 +7,54 @@ row per node and camera, a slice per buffer and node, and the batch size as a co
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pipeline.errors import UserError
 from pipeline.plan import Plan
 
+_REMEMBERED = 50_000
+"""Slices, at least, within which another buffer's trace that tells of the same one is recognised."""
+
 
 class TraceFile:
-    """Gathers slices in memory (about 100 bytes each) and writes them at the end."""
+    """Gathers events in a file without a name, since a long run has millions, and puts them in place at the end."""
 
     def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
         self.plan = plan
-        self.events: list[dict[str, Any]] = []
+        self._failed = ""
         self._seen: set[tuple[str, int, str, int]] = set()
+        self._seen_before: set[tuple[str, int, str, int]] = set()
         self._pid = {name: index + 1 for index, name in enumerate(plan.processes)}
         self._tid: dict[tuple[str, str], int] = {}
+        self._is_new = not path.exists()
         try:
             with path.open("a"):  # what is there stays until there is something to put in its place
                 pass
+            self._gathered = self._unnamed()
         except OSError as error:
             raise UserError(f"cannot write the trace {path}: {error.strerror}") from None
+        self._names: list[dict[str, Any]] = []
+        """Of the rows."""
         for name, pid in self._pid.items():
-            self.events.append({"ph": "M", "name": "process_name", "pid": pid, "args": {"name": name}})
-            self.events.append({"ph": "M", "name": "process_sort_index", "pid": pid, "args": {"sort_index": pid}})
+            self._names.append({"ph": "M", "name": "process_name", "pid": pid, "args": {"name": name}})
+            self._names.append({"ph": "M", "name": "process_sort_index", "pid": pid, "args": {"sort_index": pid}})
+
+    def _unnamed(self) -> IO[str]:
+        try:
+            return tempfile.TemporaryFile("w+", encoding="utf-8", dir=self.path.parent)
+        except OSError:  # a file that may be written, in a folder that may not
+            return tempfile.TemporaryFile("w+", encoding="utf-8")
+
+    def _put(self, event: dict[str, Any]) -> None:
+        if self._failed:
+            return
+        try:
+            self._gathered.write(json.dumps(event) + ",\n")
+        except OSError as error:
+            self._failed = f"the trace {self.path} ends early: {error.strerror}"
 
     def add(self, buffers: list[Any]) -> None:
         """Traces as a source reports them: (sequence, fate, [[node, taken ns, released ns, batch], ...])."""
@@ -44,12 +67,14 @@ class TraceFile:
                 # One call for many buffers is one slice, whichever camera's buffer tells of it first; and each branch
                 # of a tee tells of all that was before it.
                 slice_ = (node, start, "", 0) if batched else (node, start, camera, sequence)
-                if slice_ in self._seen:
+                if slice_ in self._seen or slice_ in self._seen_before:
                     continue
                 self._seen.add(slice_)
+                if len(self._seen) >= _REMEMBERED:
+                    self._seen_before, self._seen = self._seen, set()
                 if batched:
                     for at_ns, value in ((start, batch), (end, 0)):
-                        self.events.append(
+                        self._put(
                             {
                                 "ph": "C",
                                 "name": f"{node} batch",
@@ -62,7 +87,7 @@ class TraceFile:
                     row = node
                 else:
                     row = f"{node} {camera}" if node != camera else node
-                self.events.append(
+                self._put(
                     {
                         "ph": "X", "name": f"{node} {camera}#{sequence}", "cat": node, "pid": pid,
                         "tid": self._thread(pid, row), "ts": start / 1e3, "dur": (end - start) / 1e3, "args": args,
@@ -73,15 +98,26 @@ class TraceFile:
         key = (str(pid), row)
         if key not in self._tid:
             self._tid[key] = len(self._tid) + 1
-            self.events.append(
+            self._names.append(
                 {"ph": "M", "name": "thread_name", "pid": pid, "tid": self._tid[key], "args": {"name": row}}
             )
         return self._tid[key]
 
     def write(self) -> str:
-        """Write the file; returns what went wrong, or nothing."""
+        """Put it in place; returns what went wrong, or nothing."""
         try:
-            self.path.write_text(json.dumps({"traceEvents": self.events, "displayTimeUnit": "ms"}))
+            self._gathered.seek(0)
+            with self.path.open("w", encoding="utf-8") as file:
+                file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
+                file.writelines(line for line in self._gathered if line.endswith(",\n"))  # not half a one
+                file.write(",\n".join(map(json.dumps, self._names)) + "\n]}\n")
+            self._gathered.close()
         except OSError as error:
-            return f"cannot write the trace {self.path}: {error.strerror}"
-        return ""
+            return self._failed or f"cannot write the trace {self.path}: {error.strerror}"
+        return self._failed
+
+    def discard(self) -> None:
+        """There is nothing to write: what was there before stays as it was."""
+        self._gathered.close()
+        if self._is_new:
+            self.path.unlink(missing_ok=True)

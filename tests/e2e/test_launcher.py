@@ -205,6 +205,28 @@ def test_workers_die_and_come_back_under_the_command(tmp_path: Path, env: dict[s
     assert camera["captured"] == camera["delivered"] + sum(d["count"] for d in camera["dropped"])
 
 
+def test_a_folder_for_sockets_with_a_blank_in_its_name(tmp_path: Path, env: dict[str, str]):
+    place = tmp_path / "my run"
+    place.mkdir()
+    env = {**env, "XDG_RUNTIME_DIR": str(place)}
+    with started("launch", "numbers name=a num_buffers=0 fps=20 ! nothing", env=env) as launcher:
+        wait_until(lambda: list(place.glob("emograph/*/monitor")), "the run's sockets")
+        seen = emograph("top", "--once", env=env)
+        launcher.send_signal(signal.SIGINT)
+        launcher.communicate(timeout=60)
+    assert (seen.returncode, seen.stderr) == (0, "")
+    assert "PLAYING" in seen.stdout or "READY" in seen.stdout or "NULL" in seen.stdout
+
+
+def test_a_folder_for_sockets_whose_name_is_no_text_is_one_line(tmp_path: Path, env: dict[str, str]):
+    place = os.fsencode(tmp_path) + b"/\xff"
+    os.mkdir(place)
+    done = emograph("launch", "numbers num_buffers=1 ! nothing", env={**env, "XDG_RUNTIME_DIR": os.fsdecode(place)})
+    assert done.returncode == 1
+    assert "sockets cannot lie in" in done.stderr
+    assert "whose name is no UTF-8; set XDG_RUNTIME_DIR" in done.stderr
+
+
 def test_duration_trace_and_set(tmp_path: Path, env: dict[str, str]):
     trace = tmp_path / "trace.json"
     begin = time.monotonic()

@@ -123,6 +123,12 @@ def test_a_trace_that_cannot_be_written_takes_nothing_else_along(env: dict[str, 
         assert json.loads(done.stdout)["cameras"]["a"]["delivered"] == 5
 
 
+def test_a_run_that_does_not_start_leaves_no_trace(tmp_path: Path, env: dict[str, str]):
+    done = emograph("launch", SHORT, "--trace", str(tmp_path / "t.json"), "--monitor", "tcp://127.0.0.1:x", env=env)
+    assert (done.returncode, "127.0.0.1:x" in done.stderr) == (1, True)
+    assert not list(tmp_path.glob("t*"))
+
+
 def test_a_graph_is_not_written_over(tmp_path: Path, env: dict[str, str]):
     graph = tmp_path / "g.yaml"
     graph.write_text("nodes:\n  a: {type: numbers}\n  z: {type: record, path: x}\nlinks:\n  - a ! z\n")

@@ -17,6 +17,7 @@ import pytest
 import zmq
 
 from pipeline import ring, wire
+from pipeline import trace as trace_module
 from pipeline.graph import expand
 from pipeline.plan import NodePlan, bus_endpoint
 from pipeline.source import SourceRunner
@@ -277,10 +278,35 @@ def test_a_tee_does_not_double_what_was_before_it(tmp_path: Path):
     )
     file = TraceFile(tmp_path / "trace.json", run.supervisor.plan)
     file.add(run.traces)
-    slices = [event["name"] for event in file.events if event["ph"] == "X"]
+    assert file.write() == ""
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    slices = [event["name"] for event in events if event["ph"] == "X"]
     assert len(slices) == len(set(slices))
     assert {name for name in slices if name.startswith(("n ", "w "))} <= {f"{n} a#{i}" for n in "nw" for i in range(10)}
     assert sum(name.startswith("w ") for name in slices) >= sum(name.startswith("n ") for name in slices) > 0
+
+
+def test_a_trace_of_a_long_run_takes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trace_module, "_REMEMBERED", 1000)
+    plan = expand(load("numbers name=a ! gather name=g ! nothing name=n"))
+    (tmp_path / "trace.json").write_text("an older one")
+    file = TraceFile(tmp_path / "trace.json", plan)
+    process = psutil.Process()
+
+    def minutes(begin: int, count: int) -> int:
+        for number in range(begin, begin + count):
+            at = number * 10**7
+            trace = [["a", at, at + 10, 1], ["g", at // 2, at // 2 + 5, 2], ["n", at + 20, at + 30, 1]]
+            file.add([(number, ("", "delivered"), trace)] * 2)  # a tee tells of everything twice
+        return process.memory_info().rss
+
+    before = minutes(0, 5000)
+    assert minutes(5000, 50_000) - before < 10e6  # 150,000 slices, 25 MB as text
+    assert (tmp_path / "trace.json").read_text() == "an older one"
+    assert os.listdir(tmp_path) == ["trace.json"]
+    assert file.write() == ""
+    slices = [e for e in json.loads((tmp_path / "trace.json").read_text())["traceEvents"] if e["ph"] == "X"]
+    assert len(slices) == 3 * 55_000
 
 
 def test_a_recording_that_decodes_too_slowly_is_not_dropped_for_it():
