@@ -205,8 +205,8 @@ def test_workers_die_and_come_back_under_the_command(tmp_path: Path, env: dict[s
     assert camera["captured"] == camera["delivered"] + sum(d["count"] for d in camera["dropped"])
 
 
-def test_a_folder_for_sockets_with_a_blank_in_its_name(tmp_path: Path, env: dict[str, str]):
-    place = tmp_path / "my run"
+def test_a_folder_for_sockets_with_a_blank_in_its_name(runtime_dir: Path, env: dict[str, str]):
+    place = runtime_dir / "my run"
     place.mkdir()
     env = {**env, "XDG_RUNTIME_DIR": str(place)}
     with started("launch", "numbers name=a num_buffers=0 fps=20 ! nothing", env=env) as launcher:
