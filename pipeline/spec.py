@@ -251,6 +251,8 @@ def _set_graph(spec: GraphSpec, key: str, value: Any, where: str) -> None:
             raise GraphError(f"{where}: latency_budget: {error}") from None
         spec.latency_budget = float(budget)
     else:
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+            raise GraphError(f"{where}: name is {value!r}: text is needed")
         spec.name = str(value)
 
 
@@ -270,7 +272,7 @@ def _set(spec: GraphSpec, setting: str) -> None:
         raise GraphError(f"{where}: no node named '{name}'{did_you_mean(name, spec.nodes)}")
     node = spec.nodes[name]
     values = {"type": node.type, "process": node.process, "replicas": node.replicas, **node.properties}
-    values[prop] = _scalar(_expand(text, where))
+    values[prop] = _expand(_scalar(text), where)
     spec.nodes[name] = _node(name, node.where, {k: v for k, v in values.items() if v is not None})
 
 
@@ -351,7 +353,10 @@ def parse_launch(text: str) -> GraphSpec:
                 position += 1
                 if key in values:
                     raise GraphError(f"{where}: {word}: '{key}' is given twice")
-                values[key] = _scalar(_expand(value, f"{where}: {word}: {key}"))
+                given = _scalar(value)
+                if key in ("name", "process") and isinstance(given, bool):
+                    given = value  # a camera may be called `yes` or `on`
+                values[key] = _expand(given, f"{where}: {word}: {key}")
             name = str(values.pop("name", "")) or _number(spec, word)
             _define(spec, name, where, values)
             element = [name]
@@ -378,9 +383,13 @@ def _number(spec: GraphSpec, type_: str) -> str:
 
 
 def _scalar(text: str) -> Any:
-    """A word of the command line as YAML would read it: numbers, true/false, else the string itself."""
+    """A word of the command line as YAML would read it: numbers, true/false, text in quotes; else the word itself.
+
+    What a variable of the environment then puts into it is text, as in a file.
+    """
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
         return text  # `2024-13-45` is no date, but may be a name
-    return value if isinstance(value, (int, float, bool)) else text
+    quoted = text[:1] in ("'", '"')
+    return value if isinstance(value, (int, float, bool)) or (quoted and isinstance(value, str)) else text

@@ -61,6 +61,19 @@ def test_the_environment_is_expanded(monkeypatch: pytest.MonkeyPatch):
     assert spec.nodes["door"].properties["path"] == "rtsp://me:s3cret@host/"
 
 
+def test_words_of_a_launch_string_are_what_they_look_like(monkeypatch: pytest.MonkeyPatch):
+    """Numbers and truth values as in YAML, text where it is quoted, and a variable's value is text whatever it is."""
+    monkeypatch.setenv("TOKEN", "12345678")
+    monkeypatch.setenv("ODD", "a: [b")
+    text = "work name=on a=5 b=1.5 c=true d='\"7\"' e=\"'x'\" f=${TOKEN} g='\"${TOKEN}\"' h=${ODD} i=7x j='\"' process=yes ! work"
+    spec = parse_launch(text)
+    assert spec.nodes["on"].process == "yes"
+    assert spec.nodes["on"].properties == {
+        "a": 5, "b": 1.5, "c": True, "d": "7", "e": "x", "f": "12345678", "g": "12345678", "h": "a: [b", "i": "7x",
+        "j": '"',
+    }  # fmt: skip
+
+
 def test_cameras_may_have_their_properties_from_another_one():
     """YAML's merge key: what a node says itself counts, then the first of several that say it."""
     text = """nodes:
@@ -133,6 +146,10 @@ def test_set_overrides_what_the_file_says(tmp_path: Path):
         (("300ms", ".nan"), r"^g.yaml:3: latency_budget: nan is no duration"),
         (("300ms", "99999999h"), r"^g.yaml:3: latency_budget: '99999999h' is longer than ten years"),
         (("delay: 2ms", "delay: 99999999h"), r"property 'delay' of work is '99999999h': .*longer than ten years"),
+        (("name: lobby", "name: [a, b]"), r"^g.yaml:1: name is \['a', 'b'\]: text is needed"),
+        (("name: lobby", "name:"), r"^g.yaml:1: name is None: text is needed"),
+        (("name: lobby", 'name: " "'), r"^g.yaml:1: name is ' ': text is needed"),
+        (("name: lobby", "name: on"), r"^g.yaml:1: name is True: text is needed"),
         (("fps: 5", "<<: 5"), r"^g.yaml:5: '<<' in node 'door' needs a map that has an anchor: '<<: \*name'"),
         (("door:  {type: numbers", "door: &d {type: numbers, <<: *d"), r"^g.yaml:5: '<<' in node 'door' leads back to"),
         (("fps: 5", "fps: 5, <<: {fsp: 3}"), r"^g.yaml:5: door: unknown property 'fsp' of numbers; did you mean 'fps'\?"),
