@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 from pipeline.streams import mend_streams, silence
 
 DEBUG = "EMOGRAPH_DEBUG"
@@ -38,7 +38,7 @@ def main() -> None:
     except UserError as error:
         if debugging():
             raise
-        print(f"emograph: error: {error}", file=sys.stderr)
+        print(f"emograph: error: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would be told with a traceback

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import entry_points, version
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from click import Command
 from typer.core import TyperGroup
 
 from pipeline.cli import DEBUG, debugging
 from pipeline.errors import UserError
 
 COMMANDS_GROUP = "emograph.commands"
+
+
+def _broken(name: str, entry: EntryPoint, error: BaseException) -> Command:
+    """In the place of a command that another package promises and does not have."""
+    package = entry.dist.name if entry.dist is not None else "?"
+    text = f"command '{name}' of package {package} cannot be imported: {type(error).__name__}: {error}"
+
+    def fail() -> None:
+        raise UserError(text) from error
+
+    return Command(name, callback=fail, short_help=f"broken: {text}", help=text)
 
 
 class _Group(TyperGroup):
@@ -27,7 +39,10 @@ class _Group(TyperGroup):
         if own is not None:
             return own
         for entry in entry_points(group=COMMANDS_GROUP, name=cmd_name):
-            loaded = entry.load()
+            try:
+                loaded = entry.load()
+            except (Exception, SystemExit) as error:
+                return _broken(cmd_name, entry, error)
             if not isinstance(loaded, typer.Typer):
                 single = typer.Typer(add_completion=False)
                 single.command(cmd_name)(loaded)

@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import status
+from pipeline.errors import printable
 from pipeline.jsonlines import dumps
-from pipeline.status import LEVELS, Column, drops, printable
+from pipeline.status import LEVELS, Column, drops
 from pipeline.supervisor import Supervisor
 
 _RANKS = (0, 0, 0, 1, 2, 4, 3)

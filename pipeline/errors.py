@@ -14,6 +14,11 @@ _SECRET = re.compile(r"pass|pwd|pw|token|key|secret|auth|sig|user|usr|login", re
 _SECRET_NAME = re.compile(r"pass|pwd|token|secret|auth|credential|(^|_)key($|_)", re.I)
 
 
+def printable(text: str) -> str:
+    """`text` without anything that a terminal would take for a command."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
+
+
 LONGEST = 4000
 """Characters of a message; of a longer one the beginning is told."""
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 from pipeline.events import Event
 from pipeline.jsonlines import json_line
 from pipeline.streams import silence
@@ -162,7 +162,7 @@ def _columns(event: Event, media_time: bool) -> tuple[str, str, str, str]:
         event.what or "seen",
         describe(event) + lost,
     )
-    when, camera, what, rest = ("".join(c if c.isprintable() else "?" for c in text) for text in texts)
+    when, camera, what, rest = map(printable, texts)
     return when, f"{camera:<10}", f"{what:<8}", rest
 
 

@@ -246,10 +246,16 @@ def _check_files(plan: Plan, spec: GraphSpec, classes: dict[str, tuple[NodeType,
         cls, where = classes[node.base][1], spec.nodes[node.base].where
         props = check_properties(cls, node.properties, node.name)
         try:
-            taken |= {_identity(path): f"{node.name} reads" for path in cls.reads(props)}
-            written += [(where, node.name, path) for path in cls.writes(props, node.streams)]
+            reads, writes = cls.reads(props), cls.writes(props, node.streams)
+            if not all(isinstance(path, Path) for path in (*reads, *writes)):
+                raise TypeError("reads and writes give lists of Path")
+            taken |= {_identity(path): f"{node.name} reads" for path in reads}
+            written += [(where, node.name, path) for path in writes]
         except UserError as error:
             raise GraphError(f"{where}: {node.name}: {error}") from None
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise GraphError(f"{where}: {node.name}: {node.type} cannot say which files it uses: {reason}") from error
     for where, name, path in written:
         other = taken.get(_identity(path))
         if other is not None:

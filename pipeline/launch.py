@@ -15,7 +15,7 @@ import zmq
 
 from pipeline import console
 from pipeline.durations import seconds
-from pipeline.errors import GraphError, UserError
+from pipeline.errors import GraphError, UserError, printable
 from pipeline.graph import attach, expand
 from pipeline.lines import Lines
 from pipeline.live import LiveStatus
@@ -152,7 +152,7 @@ def launch_graph(
     if not as_json:
         cameras = "1 camera" if len(plan.sources) == 1 else f"{len(plan.sources)} cameras"
         processes = "1 process" if len(plan.processes) == 1 else f"{len(plan.processes)} processes"
-        print(f"{plan.name}: {cameras}, {processes}, mode {plan.mode}", file=sys.stderr)
+        print(f"{printable(plan.name)}: {cameras}, {processes}, mode {plan.mode}", file=sys.stderr)
     errors: list[str] = []
     try:
         supervisor.run()

@@ -250,11 +250,6 @@ def check_properties(cls: type[Node], given: dict[str, Any], name: str) -> Any:
             raise GraphError(f"{name}: unknown property '{key}' of {type_name}{did_you_mean(key, known)}")
     try:
         properties = cls.Properties(**given)
-        for key, value in given.items():
-            if isinstance(value, bool) and not isinstance(getattr(properties, key), bool):
-                shown = "true" if value else "false"
-                raise GraphError(f"{name}: property '{key}' of {type_name} is {shown}, and that is no number")
-        return properties
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""
@@ -269,6 +264,14 @@ def check_properties(cls: type[Node], given: dict[str, Any], name: str) -> Any:
             raise GraphError(f"{name}: {message}") from None
         value = "" if is_secret(cls, key) else f" is {given.get(key)!r}"
         raise GraphError(f"{name}: property '{key}' of {type_name}{value}: {message}") from None
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise GraphError(f"{name}: {type_name} cannot say whether its properties are right: {reason}") from error
+    for key, value in given.items():
+        if isinstance(value, bool) and not isinstance(getattr(properties, key), bool):
+            shown = "true" if value else "false"
+            raise GraphError(f"{name}: property '{key}' of {type_name} is {shown}, and that is no number")
+    return properties
 
 
 def is_secret(cls: type[Node], key: str) -> bool:

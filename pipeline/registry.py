@@ -42,7 +42,7 @@ class NodeType:
         module, _, attribute = self.path.partition(":")
         try:
             cls = getattr(importlib.import_module(module), attribute)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(
                 f"node type '{self.name}' of package {self.package} cannot be imported: {type(error).__name__}: {error}"
             ) from error

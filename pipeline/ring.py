@@ -78,8 +78,14 @@ def create() -> int:
 def read_ledger(fd: int) -> Ledger:
     """The ledger as it stands now, from any process that holds the ring's descriptor."""
     size = os.fstat(fd).st_size
-    words = _stable_table(fd, size)
-    ledger = Ledger(captured=int(words[_W_CAPTURED]))
+    words = _stable_table(fd, size).copy()
+    slots = words[_TABLE_BYTES // 8 :].reshape(-1, _SLOT_WORDS)
+    if words[_W_JOURNAL]:  # cut in half, and nobody has taken over
+        words[_W_COUNTS + int(words[_W_JOURNAL_FATE])] = words[_W_JOURNAL_VALUE]
+        slots[int(words[_W_JOURNAL]) - 1, _S_STATE] = _FREE
+    out = slots[slots[:, _S_STATE] == _OUT]
+    captured = int(words[_W_CAPTURED])
+    ledger = Ledger(max(captured, int(out[:, _S_SEQUENCE].max()) + 1) if len(out) else captured, in_flight=len(out))
     raw = words.tobytes()
     for index in range(int(words[_W_FATES])):
         count = int(words[_W_COUNTS + index])
@@ -89,8 +95,6 @@ def read_ledger(fd: int) -> Ledger:
             ledger.delivered = count
         elif count:
             ledger.dropped[node, reason] = count
-    slots = words[_TABLE_BYTES // 8 :].reshape(-1, _SLOT_WORDS)
-    ledger.in_flight = int((slots[:, _S_STATE] == _OUT).sum())
     return ledger
 
 

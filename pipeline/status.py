@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from rich.cells import cell_len
 from rich.text import Text
 
+from pipeline.errors import printable
+
 LEVELS = {"debug": "dim", "info": "", "warning": "yellow", "error": "bold red"}
 """Level of a message -> how it looks."""
 _GAP = 2
@@ -89,11 +91,6 @@ class Table:
                 break
             shown.remove(index)
         return shown
-
-
-def printable(text: str) -> str:
-    """`text` without anything that a terminal would take for a command."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
 def cut(text: Text, width: int) -> Text:

@@ -27,7 +27,7 @@ from rich.text import Text
 
 from pipeline import status
 from pipeline.console import out, print_table
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 from pipeline.jsonlines import dumps
 from pipeline.monitor import Watch, locate
 
@@ -63,8 +63,8 @@ def top(what: str | None, *, once: bool = False, as_json: bool = False) -> None:
 def _say_end(last: dict[str, Any], tables: bool) -> None:
     if tables and sys.stdout.isatty():
         _print(status.camera_table(last))
-    why = f": {status.printable(last['errors'][0])}" if last["errors"] else ""
-    text = f"{status.printable(last['graph'])} has ended after {status.duration(last['uptime_s'])}{why}"
+    why = f": {printable(last['errors'][0])}" if last["errors"] else ""
+    text = f"{printable(last['graph'])} has ended after {status.duration(last['uptime_s'])}{why}"
     print(text, file=sys.stderr, flush=True)
 
 

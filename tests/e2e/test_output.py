@@ -153,6 +153,8 @@ def test_what_nodes_say_is_no_command_to_the_terminal(env: dict[str, str]):
     done = emograph("launch", "numbers name=a num_buffers=3 saying=\x1b[2Jhello ! nothing", env=env)
     assert "\x1b" not in done.stderr
     assert "?[2Jhello" in done.stderr
+    done = emograph("check", "numbers name=\x1b[31mred ! nothing", env=env)
+    assert ("\x1b" in done.stderr, "'?[31mred' is no name for a node" in done.stderr) == (False, True)
 
 
 def test_a_second_ctrl_c_that_kills_is_no_success(tmp_path: Path, env: dict[str, str]):

@@ -66,6 +66,57 @@ def test_a_name_that_two_packages_bring_is_an_error_where_it_is_used(path: str, 
     assert (listed.returncode, "broken" in listed.stdout) == (0, True)
 
 
+BROKEN = """
+from pydantic import field_validator
+from pipeline import Properties, Sink, pad
+
+class Strs(Sink):
+    sink = pad("video/raw")
+
+    @classmethod
+    def writes(cls, props, streams):
+        return "out.txt"
+
+class Attr(Sink):
+    sink = pad("video/raw")
+
+    class Properties(Properties):
+        a: int = 1
+
+        @field_validator("a")
+        @classmethod
+        def check(cls, value):
+            return value.nothing
+"""
+
+
+def test_a_package_that_is_broken_is_named_and_spoils_nothing_else(tmp_path: Path):
+    info = tmp_path / "broken_nodes-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-nodes\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        "[emograph.nodes]\nleaves = broken_leaves:X\nstrs = broken_nodes:Strs\nattr = broken_nodes:Attr\n"
+        "[emograph.commands]\ngone = broken_gone:app\n"
+    )
+    (tmp_path / "broken_leaves.py").write_text("raise SystemExit('no licence found')\n")
+    (tmp_path / "broken_nodes.py").write_text(BROKEN)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for arguments, error in (
+        (("check", "testsrc ! leaves"), "package broken-nodes cannot be imported: SystemExit: no licence found"),
+        (("check", "testsrc ! strs"), "strs0: strs cannot say which files it uses: TypeError: reads and writes give lists"),
+        (("check", "testsrc ! attr a=3"), "attr cannot say whether its properties are right: AttributeError: 'int' object"),
+        (("gone",), "command 'gone' of package broken-nodes cannot be imported: ModuleNotFoundError: No module named 'br"),
+    ):  # fmt: skip
+        done = emograph(*arguments, env=env)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+        assert error in done.stderr
+    listed = emograph("inspect", env=env)
+    assert (listed.returncode, "no licence found" in listed.stdout, "haardetect" in listed.stdout) == (0, True, True)
+    assert '"haardetect"' in emograph("inspect", "--schema", env=env).stdout
+    shown = emograph("--help", env=env)
+    assert (shown.returncode, "broken: command" in shown.stdout) == (0, True), shown.stderr
+
+
 def test_the_plugins_own_test_passes(site: Path):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE / "test_mirror.py")],
