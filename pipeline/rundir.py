@@ -68,12 +68,16 @@ class RunDirectory:
             raise UserError(
                 f"the path {self.path} is too long for sockets; set XDG_RUNTIME_DIR or TMPDIR to a shorter one"
             )
-        with _locked(base):  # nobody sweeps between making the folder and locking it
-            sweep(base)
-            self.path.mkdir(mode=0o700)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            (self.path / "run").write_text(json.dumps(asdict(Run(str(self.path), graph, file, os.getpid()))))
+        try:
+            with _locked(base):  # nobody sweeps between making the folder and locking it
+                sweep(base)
+                self.path.mkdir(mode=0o700)
+                self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                (self.path / "run").write_text(json.dumps(asdict(Run(str(self.path), graph, file, os.getpid()))))
+        except OSError as error:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise UserError(f"cannot make the run's folder {self.path}: {error.strerror}") from None
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

@@ -24,6 +24,8 @@ NODE_KEYS = ("type", "process", "replicas")
 MODES = ("live", "lossless")
 DEFAULT_BUDGET = 0.25
 MAX_REPLICAS = 256
+MAX_ITEMS = 10_000
+"""Values in one property of a graph file."""
 WITH_CAMERA = "{camera}"
 """As a transform's `process`: each camera's frames are worked on in its own process."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,40}")
@@ -66,10 +68,11 @@ class GraphSpec:
 
 def load(what: str, settings: list[str] | None = None) -> GraphSpec:
     """A graph from a file's path or a launch string, with `--set` settings applied. Raises GraphError."""
-    if what.endswith((".yaml", ".yml")) or ("!" not in what and " " not in what.strip() and what.strip()):
-        spec = parse_file(Path(what))
-    elif "!" in what:
+    is_name = what.endswith((".yaml", ".yml")) or ("!" not in what and " " not in what.strip() and what.strip())
+    if "!" in what and not (is_name and os.path.exists(what)):
         spec = parse_launch(what)
+    elif is_name:
+        spec = parse_file(Path(what))
     else:
         raise GraphError(f"neither a graph file nor a launch string with links ('a ! b'): {what!r}")
     for setting in settings or []:
@@ -191,8 +194,22 @@ def _add_node(spec: GraphSpec, name: str, where: str, body: dict[str, tuple[str,
     values: dict[str, Any] = {}
     for key, (place, node) in body.items():
         at = f"{place}: {name}: {key}"
-        values[key] = _expand(_value(node, at), at)
+        value = _value(node, at)
+        if _is_huge(value):
+            raise GraphError(f"{at}: more than {MAX_ITEMS:,} values, aliases included")
+        values[key] = _expand(value, at)
     _define(spec, name, where, values)
+
+
+def _is_huge(value: Any) -> bool:
+    """Whether lists in lists have more than MAX_ITEMS values: a few lines of aliases of aliases are millions."""
+    count, left = 0, [value]
+    while left and count <= MAX_ITEMS:
+        item = left.pop()
+        count += 1
+        if isinstance(item, list):
+            left += item[: MAX_ITEMS + 1]
+    return count > MAX_ITEMS
 
 
 def _define(spec: GraphSpec, name: str, where: str, values: dict[str, Any]) -> None:

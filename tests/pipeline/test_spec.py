@@ -61,6 +61,13 @@ def test_the_environment_is_expanded(monkeypatch: pytest.MonkeyPatch):
     assert spec.nodes["door"].properties["path"] == "rtsp://me:s3cret@host/"
 
 
+def test_a_launch_string_may_end_as_a_graph_files_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert list(load("numbers name=a ! record name=r path=x.yml").nodes) == ["a", "r"]
+    monkeypatch.chdir(tmp_path)
+    Path("hey! you.yml").write_text(GOOD)
+    assert list(load("hey! you.yml").nodes) == ["door", "desk", "faces", "end"]
+
+
 def test_words_of_a_launch_string_are_what_they_look_like(monkeypatch: pytest.MonkeyPatch):
     """Numbers and truth values as in YAML, text where it is quoted, and a variable's value is text whatever it is."""
     monkeypatch.setenv("TOKEN", "12345678")
@@ -150,6 +157,8 @@ def test_set_overrides_what_the_file_says(tmp_path: Path):
         (("name: lobby", "name:"), r"^g.yaml:1: name is None: text is needed"),
         (("name: lobby", 'name: " "'), r"^g.yaml:1: name is ' ': text is needed"),
         (("name: lobby", "name: on"), r"^g.yaml:1: name is True: text is needed"),
+        (("fps: 5", "fps: &a [1,1,1,1,1,1,1,1,1,1], g: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a], h: &c [*b,*b,*b,*b,*b,*b,*b,*b], "
+          "i: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c], j: [*d,*d,*d,*d,*d,*d]"), r"^g.yaml:5: door: j: more than 10,000 values"),
         (("fps: 5", "<<: 5"), r"^g.yaml:5: '<<' in node 'door' needs a map that has an anchor: '<<: \*name'"),
         (("door:  {type: numbers", "door: &d {type: numbers, <<: *d"), r"^g.yaml:5: '<<' in node 'door' leads back to"),
         (("fps: 5", "fps: 5, <<: {fsp: 3}"), r"^g.yaml:5: door: unknown property 'fsp' of numbers; did you mean 'fps'\?"),
