@@ -16,13 +16,19 @@ from nodes.emotion.weights import Header, find_weights, load_weights
 from nodes.preprocess import LABELS, Preprocess
 from pipeline.errors import UserError
 from trainer.checkpoint import write_whole
+from trainer.commandline import location
 from trainer.dataset import FaceSet, load
 from trainer.evaluate import Evaluation, evaluate
+from trainer.folders import PRIVATE, PUBLIC, TRAINING
 from trainer.prepare import pick_device
 from trainer.through_detector import Found, find_faces
 
-FER2013_SPLIT = 3589
-"""Faces of PublicTest, and of PrivateTest."""
+FER2013 = {TRAINING: 28_709, PUBLIC: 3589, PRIVATE: 3589}
+"""Faces of each split."""
+FOLDERS = {TRAINING: "train", PUBLIC: "val", PRIVATE: "test"}
+"""Where the pictures of a split lie, of one's own."""
+FER2013_DIGEST = "290d0eec4ca4bdea59c037a680fdd9e6165175fa85ca1d685d6467a57337ab78"
+"""`FaceSet.digest` of its Training and PublicTest rows, as Kaggle's fer2013.csv has them."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,14 @@ class Entry:
     size: int
 
     @property
-    def of_fer2013(self) -> bool:
-        """Whether it was measured on a split of FER2013, which has just so many faces; else on one's own pictures."""
-        return self.evaluation.figures["none"].count == FER2013_SPLIT
+    def learnt_from_fer2013(self) -> bool:
+        """Whether it was trained and chosen on all of FER2013, as the networks that ship were."""
+        return self.header.data_hash == FER2013_DIGEST
+
+    @property
+    def on_fer2013(self) -> bool:
+        """Whether it was measured on a split of FER2013, by their number; else on one's own pictures."""
+        return self.evaluation.figures["none"].count == FER2013.get(self.evaluation.split)
 
 
 _USE = """\
@@ -74,12 +85,18 @@ slightly hopeful. Training never opens PrivateTest.
 - Many pictures are posed, acted or from stock photographs; spontaneous expressions are weaker.
 """
 
+_MEASURED_ELSEWHERE = """\
+The figures above are of other faces: this page knows their number, nothing else. Whom they show, who named the
+expressions, and whether a network has seen them decides what the figures are worth: say it here.
+"""
+
 _OWN_DATA = """\
 ## Data
 
-Pictures of its own, by whoever trained it: this page knows their number and their hash, nothing else. Whom they show,
-who named the expressions, and how those that it was measured on were kept apart decides what the figures above are
-worth: say it here. The temperature was fitted on the faces that it was measured on, so the calibration is hopeful.
+Not the whole of FER2013, but a part of it or other pictures, by whoever trained it: this page knows their number and
+their hash, nothing else. Whom they show, who named the expressions, and how those that it was measured on were kept
+apart decides what the figures above are worth: say it here. The temperature was fitted on the faces kept for that, so
+the calibration on those is hopeful.
 """
 
 _LIMITS = """\
@@ -95,9 +112,9 @@ _LIMITS = """\
 _OWN_LICENCE = """\
 ## Licence
 
-Who made the pictures decides about weights that were learnt from them. Weights of emograph, where training began with
-some, were learnt from FER2013, which was released for research, and whose pictures belong to others: whoever uses them
-commercially should take advice.
+Who made the pictures decides about weights that were learnt from them. FER2013, or a part of it, was released for
+research, and its pictures belong to others; weights of emograph, where training began with some, were learnt from it.
+Whoever uses them commercially should take advice.
 """
 
 _LICENCE = """\
@@ -117,18 +134,22 @@ def card(entries: list[Entry]) -> str:
         "measured on the file named.\n"
     )
     parts = [head + intro, _USE.format(labels=", ".join(LABELS)), *map(_section, entries)]
-    if all(entry.of_fer2013 for entry in entries):
-        parts += [_DATA, _LIMITS.format(who="FER2013 says nothing"), _LICENCE]
-    else:
-        parts += [_OWN_DATA, _LIMITS.format(who="Nothing is known here"), _OWN_LICENCE]
+    ours = all(entry.learnt_from_fer2013 for entry in entries)
+    here = all(entry.on_fer2013 for entry in entries)
+    parts.append(_DATA if ours else _OWN_DATA)
+    if ours and not here:
+        parts.append(_MEASURED_ELSEWHERE)
+    parts.append(_LIMITS.format(who="FER2013 says nothing" if ours and here else "Nothing is known here"))
+    parts.append(_LICENCE if ours else _OWN_LICENCE)
     return "\n".join(parts)
 
 
 def _section(entry: Entry) -> str:
     header, evaluation = entry.header, entry.evaluation
     faces = evaluation.figures["none"].count
-    kept = f"the {faces:,} face{'s' * (faces != 1)} kept for it (`val`)"
-    measured_on = evaluation.split if entry.of_fer2013 else kept
+    kept = f"{faces:,} face{'s' * (faces != 1)} of `{FOLDERS.get(evaluation.split, evaluation.split)}`"
+    measured_on = evaluation.split if entry.on_fer2013 else kept
+    fitted_on = "PublicTest" if entry.learnt_from_fer2013 else "the faces kept for it"
     lines = [
         f"## `{entry.name}`",
         "",
@@ -165,10 +186,13 @@ def _section(entry: Entry) -> str:
     lines += [
         "",
         f"Calibration: dividing the logits by the temperature {calibration.temperature:.3f} (in the file, fitted on "
-        f"{'PublicTest' if entry.of_fer2013 else 'these faces'}) takes the NLL from {calibration.nll_before:.3f} to "
+        f"{fitted_on}) takes the NLL from {calibration.nll_before:.3f} to "
         f"{calibration.nll_after:.3f} and the ECE from {calibration.ece_before:.3f} to {calibration.ece_after:.3f}.",
     ]
-    if through := evaluation.through_detector:
+    through = evaluation.through_detector
+    if through and through.accuracy is None:
+        lines += ["", f"Through the detector: none of {through.count} faces was found."]
+    elif through:
         lines += [
             "",
             f"Through the detector (each face enlarged into a larger frame, found and cut by the `haardetect` node's "
@@ -255,9 +279,9 @@ def names_on_card(places: list[str]) -> dict[str, str | Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("weights", nargs="+", help="names or paths")
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=location, required=True)
     parser.add_argument("--split", default="PublicTest")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=location, required=True)
     arguments = parser.parse_args()
     try:
         named = names_on_card(arguments.weights)

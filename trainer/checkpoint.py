@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ _FORMAT = "emograph-checkpoint-2"
 class Checkpoint:
     """`tensors` are named model.*, ema.*, optimizer.<parameter>.<state>; `history` is one dict an epoch.
 
-    `recipe` is a recipe's essence; `inputs` what `run_inputs` of prepare.py gives: sha256 of all that the run read.
+    `recipe` is a recipe's essence; `inputs` what `run_inputs` of prepare.py gives: sha256 of all that the run read;
+    `commits` of the code that trained, one after the other.
     """
 
     epoch: int
@@ -34,6 +35,7 @@ class Checkpoint:
     inputs: dict[str, str]
     history: list[dict[str, float]]
     tensors: dict[str, Tensor]
+    commits: list[str] = field(default_factory=list)
 
     def part(self, name: str) -> dict[str, Tensor]:
         """The tensors of one part, without the part's name."""
@@ -114,6 +116,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "recipe": json.dumps(checkpoint.recipe),
         "inputs": json.dumps(checkpoint.inputs),
         "history": json.dumps(checkpoint.history),
+        "commits": json.dumps(checkpoint.commits),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
     write_whole(path, save(tensors, header))
@@ -135,4 +138,5 @@ def load_checkpoint(path: Path) -> Checkpoint:
         inputs=json.loads(header["inputs"]),
         history=json.loads(header["history"]),
         tensors=tensors,
+        commits=json.loads(header.get("commits", "[]")),
     )

@@ -20,6 +20,8 @@ import numpy as np
 import nodes
 from nodes.preprocess import LABELS
 from pipeline.errors import UserError
+from trainer.checkpoint import write_whole
+from trainer.commandline import location
 from trainer.dataset import FaceSet, load
 from trainer.folders import TRAINING
 
@@ -29,12 +31,15 @@ OUTPUT = Path(nodes.__file__).parent / "testsrc_faces.png"
 
 
 def class_faces(faces: FaceSet) -> np.ndarray:
-    """One face per class, uint8 (7, 48, 48). Constant pictures are left out."""
+    """One face per class, uint8 (7, 48, 48). Constant pictures are left out. UserError if a class has no other."""
     flat = faces.images.reshape(len(faces), -1).astype(np.float32)
     deviation = flat.std(axis=1, keepdims=True)
     kept = deviation[:, 0] > 0
     flat = (flat[kept] - flat[kept].mean(axis=1, keepdims=True)) / deviation[kept]
-    means = np.stack([flat[faces.labels[kept] == label].mean(axis=0) for label in range(len(LABELS))])
+    of = [flat[faces.labels[kept] == label] for label in range(len(LABELS))]
+    if missing := [name for name, pictures in zip(LABELS, of, strict=True) if not len(pictures)]:
+        raise UserError(f"{faces.source} has no Training pictures of {', '.join(missing)}")
+    means = np.stack([pictures.mean(axis=0) for pictures in of])
     means += EXAGGERATION * (means - means.mean(axis=0))
     return np.stack([_finish(mean.reshape(48, 48)) for mean in means])
 
@@ -48,14 +53,14 @@ def _finish(face: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="fer2013.csv or the image folder")
-    parser.add_argument("--out", type=Path, default=OUTPUT)
+    parser.add_argument("--data", type=location, required=True, help="fer2013.csv or the image folder")
+    parser.add_argument("--out", type=location, default=OUTPUT)
     arguments = parser.parse_args()
     try:
         strip = np.hstack(list(class_faces(load(arguments.data, [TRAINING]).split(TRAINING))))
+        write_whole(arguments.out, cv2.imencode(".png", strip)[1].tobytes())
     except UserError as error:
         sys.exit(f"class_means: error: {error}")
-    cv2.imwrite(str(arguments.out), strip)
     print(f"wrote {arguments.out} ({strip.shape[1]} x {strip.shape[0]})")
 
 

@@ -11,7 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-DataPath = Annotated[Path, typer.Option("--data", metavar="PATH", help="fer2013.csv, or the folder of picture folders")]
+from trainer.commandline import location
+
+DataPath = Annotated[
+    Path,
+    typer.Option("--data", metavar="PATH", help="fer2013.csv, or the folder of picture folders", parser=location),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
 
@@ -24,23 +29,30 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="change a key of the recipe: epochs=5")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="the run's folder (default: runs/RECIPE)")] = None,
-    ferplus: Annotated[Path | None, typer.Option(help="ferplus.csv, for recipes that use its votes")] = None,
+    out: Annotated[Path | None, typer.Option(help="the run's folder (default: runs/RECIPE)", parser=location)] = None,
+    ferplus: Annotated[
+        Path | None, typer.Option(help="ferplus.csv, for recipes that use its votes", parser=location)
+    ] = None,
     device: Device = "auto",
     seeds: Annotated[int, typer.Option(min=1, help="train with so many seeds, report mean and deviation")] = 1,
 ) -> None:
     """Train weights; the same command again goes on where a stopped run was."""
     from trainer.console import TrainingView, print_evaluation
-    from trainer.prepare import load_for_training
+    from trainer.prepare import check_votes, load_for_training, pick_device
     from trainer.recipe import load_recipe
     from trainer.session import CHECKPOINT, check_parents, saved_epochs, train_run, train_seeds
 
     checked = load_recipe(recipe, overrides or [])
     check_parents(checked)
+    check_votes(checked, ferplus)
+    pick_device(device)
+    if ferplus is not None and not checked.ferplus:
+        typer.echo("the recipe has ferplus: 0, so the FER+ votes are not used", err=True)
     folder = out or Path("runs") / recipe.stem
     try:
         if seeds == 1 and (epochs := saved_epochs(checked, folder)):
-            print(f"going on after epoch {epochs} of {checked.epochs} in {folder}", flush=True)
+            behind = f"going on after epoch {epochs} of {checked.epochs} in {folder}"
+            print(behind if epochs < checked.epochs else f"all {epochs} epochs are done in {folder}", flush=True)
         with TrainingView() as view:
             view.say(f"reading {data}")
             faces = load_for_training(data)
@@ -94,7 +106,9 @@ def export(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="a name (resnet9-s) or a file")],
     format: Annotated[str, typer.Option(help="onnx")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32; int8 (for CPUs with VNNI, AMX or ARM dot products)")] = "fp32",
-    out: Annotated[Path | None, typer.Option(help="the file to write (default: NAME.onnx, NAME-int8.onnx)")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="the file to write (default: NAME.onnx, NAME-int8.onnx)", parser=location)
+    ] = None,
 ) -> None:
     """Write weights for other runtimes."""
     from nodes.emotion.weights import find_weights, load_weights
@@ -114,7 +128,9 @@ def export(
 @data.command()
 def info(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="fer2013.csv, or the folder of picture folders")],
-    picture: Annotated[Path, typer.Option(help="where to write samples of each class")] = Path("samples.png"),
+    picture: Annotated[Path, typer.Option(help="where to write samples of each class", parser=location)] = Path(
+        "samples.png"
+    ),
     as_json: Json = False,
 ) -> None:
     """Count faces per class and split, blank pictures and exact copies; write a picture of samples."""

@@ -1,4 +1,5 @@
-"""Command lines as they are written into what is passed on to others: weights, cards, results of benchmarks."""
+"""Command lines: the paths in them, and how they are written into what is passed on to others (weights, cards, results
+of benchmarks)."""
 
 from __future__ import annotations
 
@@ -9,6 +10,11 @@ from pathlib import Path
 
 _INSIDE = re.compile(r"""(?<![^=,:\[\s'"])/(?:[^/,:\]\s'"]+/)*""")
 """The folders of an absolute path inside a word: `--out=/home/me/run`, `distill.teachers=[/home/me/a, /home/me/b]`."""
+
+
+def location(text: str) -> Path:
+    """A path of the command line: in `--out=~/runs` a shell leaves the ~ as it is."""
+    return Path(text).expanduser()
 
 
 def shorten(word: str) -> str:

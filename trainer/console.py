@@ -127,7 +127,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
         f"temperature {c.temperature:.3f}: NLL {c.nll_before:.3f} -> {c.nll_after:.3f}, "
         f"ECE {c.ece_before:.3f} -> {c.ece_after:.3f}"
     )
-    if t := evaluation.through_detector:
+    if (t := evaluation.through_detector) and t.accuracy is None:
+        print(f"through the detector: found none of {t.count}")
+    elif t:
         print(
             f"through the detector: found {t.found_rate:.1%} of {t.count}; of these {t.accuracy:.2%} right "
             f"({t.interval[0]:.1%} - {t.interval[1]:.1%}), directly {t.direct:.2%}"
@@ -141,7 +143,9 @@ def print_info(description: dict[str, Any]) -> None:
     rows.append(["all", *(str(sum(counts[split].values())) for split in counts)])
     _table(f"{description['source']}: {description['faces']} faces", ["class", *counts], rows)
     blank, copies = description["blank"], description["copies"]
-    print(f"blank pictures: {len(blank)}" + (f" (rows {_some(blank)}, counted from 0)" if blank else ""))
+    files = description["blank_files"]
+    which = f"{_some(files)}" if files else f"rows {_some(blank)}, counted from 0"
+    print(f"blank pictures: {len(blank)}" + (f" ({which})" if blank else ""))
     print("exact copies inside a split: " + ", ".join(f"{split} {n}" for split, n in copies.items()))
     into = ", ".join(f"{n} {split} pictures" for split, n in description["leaked_into"].items())
     print(f"exact copies across splits: {description['leaked']} Training pictures" + (f", {into}" if into else ""))
@@ -160,7 +164,7 @@ def print_cuts(cuts: list[Cut]) -> None:
     _table("faces cut", head, rows)
 
 
-def _some(rows: list[int]) -> str:
+def _some(rows: list[Any]) -> str:
     shown = ", ".join(map(str, rows[:20]))
     return shown + (", ..." if len(rows) > 20 else "")
 

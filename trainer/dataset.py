@@ -17,7 +17,7 @@ import numpy as np
 from nodes.preprocess import LABELS
 from pipeline.errors import UserError, did_you_mean
 from trainer import table
-from trainer.folders import SPLITS, pictures, read_grey
+from trainer.folders import FOLDERS_OF, SPLITS, pictures, read_grey
 
 SIZE = 48
 PIXELS = SIZE * SIZE
@@ -38,18 +38,25 @@ class FaceSet:
     labels: np.ndarray
     splits: np.ndarray
     rows: np.ndarray
+    files: tuple[Path, ...] = ()
+    """Each face's own, where they come from a folder of pictures."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, chosen: np.ndarray) -> FaceSet:
         """The faces of a bool mask (N,) or of indices."""
-        return FaceSet(self.source, self.images[chosen], self.labels[chosen], self.splits[chosen], self.rows[chosen])
+        files = tuple(self.files[i] for i in np.arange(len(self))[chosen]) if self.files else ()
+        return FaceSet(
+            self.source, self.images[chosen], self.labels[chosen], self.splits[chosen], self.rows[chosen], files
+        )
 
     def split(self, name: str) -> FaceSet:
         """One split; UserError if it is empty."""
         part = self.take(self.splits == name)
         if not len(part):
+            if self.source.is_dir():
+                raise UserError(f"{self.source} has no pictures of {name}: {FOLDERS_OF[name]}")
             raise UserError(f"{self.source} has no {name} rows")
         return part
 
@@ -99,13 +106,21 @@ def _load_csv(path: Path, splits: Sequence[str]) -> FaceSet:
     return _face_set(path, images, labels, usages, rows)
 
 
-def _face_set(source: Path, images: list[np.ndarray], labels: list[int], splits: list[str], rows: list[int]) -> FaceSet:
+def _face_set(
+    source: Path,
+    images: list[np.ndarray],
+    labels: list[int],
+    splits: list[str],
+    rows: list[int],
+    files: tuple[Path, ...] = (),
+) -> FaceSet:
     return FaceSet(
         source,
         np.array(images, np.uint8).reshape(len(images), SIZE, SIZE),
         np.array(labels, np.int64),
         np.array(splits, dtype=str),
         np.array(rows, np.int64),
+        files,
     )
 
 
@@ -157,6 +172,7 @@ def _load_folders(root: Path, splits: Sequence[str]) -> FaceSet:
         [file.label for _, file in chosen],
         [file.split for _, file in chosen],
         [row for row, _ in chosen],
+        tuple(file.path for _, file in chosen),
     )
 
 

@@ -31,15 +31,15 @@ class Calibration:
 class ThroughDetector:
     """Faces found in larger frames by the haardetect node's code, cut by preprocess(), then classified.
 
-    `direct` is the accuracy of the data set's own pictures of those same faces.
+    `direct` is the accuracy of the data set's own pictures of those same faces. Both are None where none was found.
     """
 
     count: int
     found: int
     found_rate: float
-    accuracy: float
+    accuracy: float | None
     interval: tuple[float, float]
-    direct: float
+    direct: float | None
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def evaluate(
 def _through_detector(net: ResNet9, faces: FaceSet, found: Found) -> ThroughDetector:
     labels = faces.labels[found.index]
     if not len(labels):
-        return ThroughDetector(len(faces), 0, 0.0, 0.0, (0.0, 1.0), 0.0)
+        return ThroughDetector(len(faces), 0, 0.0, None, (0.0, 1.0), None)
     seen = figures(probabilities(predict_logits(net, found.patches)), labels)
     direct = probabilities(predict_logits(net, faces.images[found.index])).argmax(axis=1)
     return ThroughDetector(

@@ -36,6 +36,14 @@ _FOLDERS = {
 }
 
 
+FOLDERS_OF = {
+    TRAINING: "they belong into a folder `train`",
+    PUBLIC: "they belong into a folder `val`, and `test` is what is measured once, at the end (PrivateTest)",
+    PRIVATE: "they belong into a folder `test`",
+}
+"""What to tell whoever has none of a split."""
+
+
 class Filed(NamedTuple):
     """A file and what its folders say of it. split: of SPLITS. label: index into LABELS."""
 
@@ -60,7 +68,11 @@ def files(root: Path) -> list[Filed]:
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     if not any(file.is_picture for file in found):
-        raise UserError(f"{root} has no pictures where FER2013 keeps them (train/happy/*.jpg, test/sad/*.png, ...)")
+        tables = sorted(path.name for path in root.glob("*.csv"))
+        hint = f"; is it {root / tables[0]} that you mean?" if tables else ""
+        raise UserError(
+            f"{root} has no pictures where FER2013 keeps them (train/happy/*.jpg, test/sad/*.png, ...){hint}"
+        )
     return found
 
 

@@ -15,8 +15,9 @@ from trainer.folders import SPLITS, TRAINING
 def describe(faces: FaceSet) -> dict[str, Any]:
     """`counts` {split: {label: faces}} of the splits present, and the defects of checks.py as numbers.
 
-    `blank` lists data rows, from 0; `leaked` counts Training pictures that stand in another split
-    as well, `leaked_into` for each other split its own pictures that stand in Training.
+    `blank` lists data rows, from 0, and `blank_files` the pictures, where they come from a folder; `leaked` counts
+    Training pictures that stand in another split as well, `leaked_into` for each other split its own pictures that
+    stand in Training.
     """
     defects = find_defects(faces)
     present = [split for split in SPLITS if (faces.splits == split).any()]
@@ -29,6 +30,7 @@ def describe(faces: FaceSet) -> dict[str, Any]:
         "faces": len(faces),
         "counts": counts,
         "blank": faces.rows[defects.blank].tolist(),
+        "blank_files": [str(faces.files[i]) for i in np.flatnonzero(defects.blank)] if faces.files else [],
         "copies": {split: int(defects.copies[faces.splits == split].sum()) for split in present},
         "leaked": int(defects.leaked.sum()),
         "leaked_into": {split: _in_training(faces, split, defects.blank) for split in present if split != TRAINING},

@@ -40,7 +40,7 @@ from trainer.schedule import one_cycle
 
 EVALUATION_BATCH = 512
 SECONDS_BETWEEN_SAVES = 15.0
-"""On a GPU an epoch takes less than writing its checkpoint; on a CPU every epoch is saved."""
+"""A short epoch, as on a GPU, takes less than writing its checkpoint; a longer one is always saved."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,12 @@ class _Averages:
         torch._foreach_copy_(self._counts, self._their_counts)  # pyright: ignore[reportPrivateImportUsage]
 
 
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch could not get memory: of the CPU's allocator it has no exception of its own."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in text)
+
+
 def computes_in_bf16(device: torch.device, wish: str) -> bool:
     """Whether a recipe's `precision` means bf16 here: on CPUs it pays only with avx512_bf16."""
     if wish != "auto":
@@ -143,6 +149,8 @@ class Run:
         self.device = training.images.device
         self.epoch = 0
         self.history: list[dict[str, float]] = []
+        self.commits: list[str] = []
+        """Of the code that has trained it so far."""
         self.steps_per_epoch = math.ceil(len(training) / recipe.batch)
 
         torch.backends.cudnn.benchmark = True
@@ -185,9 +193,13 @@ class Run:
             before = self.epoch
             try:
                 self._train_epoch(tell)
-            except BaseException:
+            except BaseException as error:
                 if self.epoch > before and checkpoint is not None:  # whoever was told of the epoch's end has had enough
                     self.save(checkpoint)
+                if _is_out_of_memory(error):
+                    raise UserError(
+                        f"too little memory on {self.device} for batch={self.recipe.batch}: take a smaller one"
+                    ) from error
                 raise
             due = self.epoch == self.recipe.epochs or time.monotonic() - saved > SECONDS_BETWEEN_SAVES
             if checkpoint is not None and due:
@@ -202,7 +214,7 @@ class Run:
             **{f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()},
         }
         essence = self.recipe.essence()
-        save_checkpoint(path, Checkpoint(self.epoch, essence, self.inputs, self.history, tensors))
+        save_checkpoint(path, Checkpoint(self.epoch, essence, self.inputs, self.history, tensors, self.commits))
 
     def resume(self, path: Path) -> None:
         """Take over a checkpoint; UserError if it is of another recipe, data, votes, first weights or teachers."""
@@ -212,7 +224,7 @@ class Run:
         self.trainee.load_state_dict(checkpoint.part("model"))
         self.average.load_state_dict(checkpoint.part("ema"))
         restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
-        self.epoch, self.history = checkpoint.epoch, checkpoint.history
+        self.epoch, self.history, self.commits = checkpoint.epoch, checkpoint.history, checkpoint.commits
 
     def _train_epoch(self, tell: Callable[[Progress], None]) -> None:
         recipe, steps = self.recipe, self.steps_per_epoch

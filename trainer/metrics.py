@@ -11,6 +11,8 @@ from nodes.preprocess import LABELS
 
 _Z95 = 1.959964
 _BINS = 15
+_PRIOR = 0.25
+"""Of networks trained by these recipes the temperatures lie between 0.7 and 1.3."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,20 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The one number, .1 to 10, that logits (N, 7) are divided by for the least NLL (Guo et al. 2017)."""
+    """The one number, .1 to 10, that logits (N, 7) are divided by for the least NLL (Guo et al. 2017).
+
+    With a prior on its logarithm, normal around 0 with a deviation of _PRIOR. To thousands of faces that is nothing; it
+    keeps a few dozen, all of which happen to be read rightly, from saying that the network is always sure.
+    """
+
+    def loss(log: float) -> float:
+        return nll(softmax(logits, np.exp(log)), labels) + (log / _PRIOR) ** 2 / (2 * len(labels))
+
     golden = (np.sqrt(5) - 1) / 2
     low, high = np.log(0.1), np.log(10.0)
     for _ in range(40):
         left, right = high - golden * (high - low), low + golden * (high - low)
-        if nll(softmax(logits, np.exp(left)), labels) < nll(softmax(logits, np.exp(right)), labels):
+        if loss(left) < loss(right):
             high = right
         else:
             low = left

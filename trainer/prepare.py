@@ -33,10 +33,19 @@ def load_for_training(path: Path) -> FaceSet:
     return load(path, [TRAINING, PUBLIC])
 
 
+def check_votes(recipe: Recipe, ferplus: Path | None) -> None:
+    """UserError, before any data are read, if the recipe wants votes and there are none."""
+    if not recipe.ferplus:
+        return
+    if ferplus is None:
+        raise UserError("this recipe uses the FER+ votes: give --ferplus ferplus.csv, or set ferplus=0")
+    if not ferplus.exists():
+        raise UserError(f"no FER+ votes at {ferplus}")
+
+
 def prepare(faces: FaceSet, recipe: Recipe, ferplus: Path | None, device: torch.device) -> Prepared:
     """Arrays on the device. UserError if a split is empty or the recipe wants votes and none are given."""
-    if recipe.ferplus and ferplus is None:
-        raise UserError("this recipe uses the FER+ votes: give --ferplus ferplus.csv, or set ferplus=0")
+    check_votes(recipe, ferplus)
     public = faces.split(PUBLIC)
     faces.split(TRAINING)  # an error if it is empty
     defects = find_defects(faces)

@@ -22,6 +22,7 @@ import numpy as np
 import nodes
 from pipeline.errors import UserError
 from trainer.card import write_card
+from trainer.commandline import location
 from trainer.console import TrainingView
 from trainer.dataset import FaceSet
 from trainer.folders import PUBLIC
@@ -105,11 +106,11 @@ def _few(faces: FaceSet) -> FaceSet:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="fer2013.csv")
-    parser.add_argument("--ferplus", type=Path, required=True, help="ferplus.csv")
+    parser.add_argument("--data", type=location, required=True, help="fer2013.csv")
+    parser.add_argument("--ferplus", type=location, required=True, help="ferplus.csv")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change a key of all recipes: epochs=100")
     parser.add_argument("--seeds", type=int, help="teachers (default: 5)")
-    parser.add_argument("--out", type=Path, help="folder of the runs (default: runs, for a trial runs-trial)")
+    parser.add_argument("--out", type=location, help="folder of the runs (default: runs, for a trial runs-trial)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop in time to be started again")
     parser.add_argument("--no-card", action="store_true", help="leave the card to python -m trainer.card")

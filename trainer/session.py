@@ -58,6 +58,9 @@ def saved_epochs(recipe: Recipe, out: Path) -> int:
     """Epochs that a run in the folder `out` has behind it. UserError, before any data are read, if it is another's."""
     path = out / CHECKPOINT
     if not path.exists():
+        if _made_by(out, recipe):
+            return recipe.epochs
+        _refuse_finished(out, "another recipe")
         return 0
     checkpoint = load_checkpoint(path)
     checkpoint.check_recipe(recipe.essence(), path)
@@ -85,6 +88,12 @@ def _check_parent(key: str, name: str) -> Header:
         raise UserError(f"{key}: {error}") from error
 
 
+def _refuse_finished(out: Path, whose: str) -> None:
+    """UserError where a folder without a checkpoint has weights: they would be lost."""
+    if (out / WEIGHTS).exists():
+        raise UserError(f"{out / WEIGHTS} is of {whose}: give another --out, or delete it")
+
+
 def train_run(
     recipe: Recipe,
     faces: FaceSet,
@@ -93,7 +102,7 @@ def train_run(
     ferplus: Path | None = None,
     tell: Tell = lambda _: None,
 ) -> Evaluation:
-    """Train, or go on with, one run in the folder `out`; a finished run is only evaluated again.
+    """Train, or go on with, one run in the folder `out`; a finished run is only evaluated again, and left as it is.
 
     Raises UserError if `out` holds a run of another recipe, or of other data, votes, first weights or teachers.
     """
@@ -102,14 +111,21 @@ def train_run(
     place = pick_device(device)
     if place.type == "cpu":
         keep_freed_memory()
-    data = prepare(faces, recipe, ferplus, place)
+    checkpoint = out / CHECKPOINT
     inputs = run_inputs(recipe, faces, ferplus)
+    if is_finished(out, recipe, inputs):
+        stored, header = load_weights(out / WEIGHTS)
+        return evaluate(stored.to(place), header, faces.split(PUBLIC), PUBLIC)
+    if not checkpoint.exists():
+        _refuse_finished(out, "another recipe, other data, votes, first weights or teachers")
+    data = prepare(faces, recipe, ferplus, place)
     teachers = [_teacher(name, place) for name in recipe.distill.teachers] if recipe.distill else []
     init = load_weights(recipe.init)[0] if recipe.init is not None else None
     run = Run(recipe, data.training, data.public, inputs, teachers, init)
-    checkpoint = out / CHECKPOINT
     if checkpoint.exists():
         run.resume(checkpoint)
+    if run.epoch < recipe.epochs and commit and commit not in run.commits:
+        run.commits.append(commit)
     write_whole(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
 
     def save_and_tell(progress: Progress) -> None:
@@ -131,7 +147,7 @@ def train_run(
             "seconds": sum(row["seconds"] for row in run.history),
         },
         command=_command(),
-        git_commit=commit,
+        git_commit=", ".join(run.commits),
     )
     return finish(net, header, data.public_faces, out, run.history)
 
@@ -161,7 +177,9 @@ def finish(net: ResNet9, header: Header, public: FaceSet, out: Path, history: li
     write_whole(out / "confusion.png", confusion_png(plain))
     logits = predict_logits(stored, public.images)
     write_whole(out / "reliability.png", reliability_png(logits[0], public.labels, temperature))
-    write_whole(out / "MODEL_CARD.md", card([Entry(out.name, header, result, measured.stat().st_size)]).encode())
+    write_whole(
+        out / "MODEL_CARD.md", card([Entry(out.resolve().name, header, result, measured.stat().st_size)]).encode()
+    )
     measured.replace(out / WEIGHTS)
     return result
 
@@ -197,21 +215,29 @@ def train_seeds(
 
 def is_finished(folder: Path, recipe: Recipe, inputs: dict[str, str]) -> bool:
     """Whether a folder holds the final, measured weights of just this recipe and of these `run_inputs`."""
+    header = _made_by(folder, recipe)
+    return header is not None and header.inputs == inputs
+
+
+def _made_by(folder: Path, recipe: Recipe) -> Header | None:
+    """The header of a folder's final, measured weights, if they are of just this recipe."""
     path = folder / WEIGHTS
     if not path.exists():
-        return False
+        return None
     header = read_header(path)
     try:
         theirs = Recipe.model_validate(header.recipe)
     except ValidationError:  # of another version
-        return False
-    return theirs.essence() == recipe.essence() and header.inputs == inputs and "public_accuracy" in header.metrics
+        return None
+    finished = theirs.essence() == recipe.essence() and "public_accuracy" in header.metrics
+    return header if finished else None
 
 
 def forget_other_teachers(folder: Path, inputs: dict[str, str]) -> bool:
     """Delete the checkpoint of a student whose teachers are others now, so that it is trained anew; whether it was.
 
-    Only where nothing but the teachers differs. UserError if the checkpoint cannot be read.
+    Only where nothing but the teachers differs. Weights that were finished stay, under another name. UserError if the
+    checkpoint cannot be read.
     """
     path = folder / CHECKPOINT
     if not path.exists():
@@ -220,19 +246,28 @@ def forget_other_teachers(folder: Path, inputs: dict[str, str]) -> bool:
     if theirs == inputs or theirs | {"teachers": ""} != inputs | {"teachers": ""}:
         return False
     path.unlink()
+    if (folder / WEIGHTS).exists():
+        (folder / WEIGHTS).replace(folder / f"of-other-teachers-{WEIGHTS}")
     return True
 
 
 def git_commit() -> str:
     """The commit of this source tree, with "-dirty" after it where files differ.
 
-    Of a copy without its repository: what EMOGRAPH_COMMIT says, else nothing.
+    Of a copy without its repository, which may lie within somebody else's: what EMOGRAPH_COMMIT says, else nothing.
     """
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    ours = Path(__file__).resolve().parents[1]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(ours), *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        if Path(git("rev-parse", "--show-toplevel")) == ours:
+            return git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("EMOGRAPH_COMMIT", "")
+        pass
+    return os.environ.get("EMOGRAPH_COMMIT", "")
 
 
 def _command() -> str:

@@ -83,6 +83,50 @@ def test_first_weights_are_checked_before_the_data_are_read(recipe: Path, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_wrong_on_the_command_line_is_told_before_the_data_are_read(recipe: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "none.csv"
+    for arguments, message in (
+        (("ferplus=0.5",), "give --ferplus ferplus.csv"),
+        (("ferplus=0.5", "--ferplus", missing), "no FER\\+ votes at"),
+        (("--device", "gpu"), "unknown device 'gpu'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call(cli.train, recipe, "--data", missing, "--out", tmp_path / "run", *arguments)
+
+
+def test_votes_that_a_recipe_does_not_use_are_told(recipe: Path, tmp_path: Path) -> None:
+    arguments = (str(recipe), "--data", str(tmp_path / "none.csv"), "--ferplus", str(tmp_path / "votes.csv"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "train", *arguments], capture_output=True, text=True, check=False
+    )
+    assert "the recipe has ferplus: 0, so the FER+ votes are not used" in done.stderr
+
+
+def test_a_home_in_an_option_is_the_home(
+    recipe: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bash leaves the ~ of `--out=~/run` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    call(cli.train, recipe, "--data=~/fer2013.csv", "--out=~/run", "--device", "cpu", "epochs=1")
+    assert (tmp_path / "run/weights.safetensors").exists()
+
+
+def test_the_drawn_faces_are_written_or_it_is_said_why(data: Path, tmp_path: Path) -> None:
+    def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "trainer.class_means", "--data", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+
+    (tmp_path / "file").write_text("")
+    wrong = make(str(data), "--out", str(tmp_path / "file/x.png"))
+    assert (wrong.returncode, "class_means: error: cannot write" in wrong.stderr, wrong.stdout) == (1, True, "")
+    assert make(str(data), "--out", str(tmp_path / "x.png")).returncode == 0
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    data.write_text("\n".join(line for line in data.read_text().splitlines() if not line.startswith("4,")))
+    wrong = make(str(data), "--out", str(tmp_path / "y.png"))
+    assert "fer2013.csv has no Training pictures of sad" in wrong.stderr
+    assert not (tmp_path / "y.png").exists()
+
+
 def test_several_seeds_are_summed_up_and_not_trained_twice(recipe: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "seeds"
     arguments = (recipe, "--data", data, "--out", out, "--device", "cpu", "--seeds", 2, "epochs=1")

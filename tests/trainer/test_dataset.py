@@ -198,6 +198,30 @@ def test_image_folders(faces: FaceSet, tmp_path: Path) -> None:
     assert load(tmp_path, [PRIVATE]).labels.tolist() == [4]
 
 
+def test_a_folder_without_the_split_that_is_needed_says_which_one_that_is(faces: FaceSet, tmp_path: Path) -> None:
+    for place in ("train/happy/1.png", "test/sad/2.png"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / place), faces.images[0])
+    for splits in ([TRAINING, PUBLIC], [PUBLIC]):
+        with pytest.raises(
+            UserError, match="has no pictures of PublicTest: they belong into a folder `val`, and `test` is"
+        ):
+            load(tmp_path, splits).split(PUBLIC)
+
+
+def test_a_folder_around_the_csv_points_to_it(faces: FaceSet, write_csv: Writer) -> None:
+    path = write_csv(faces.take(np.arange(3)))
+    with pytest.raises(UserError, match=f"has no pictures where .*; is it {path} that you mean"):
+        load(path.parent)
+
+
+def test_info_names_blank_pictures(faces: FaceSet, tmp_path: Path) -> None:
+    for place, image in (("train/happy/1.png", faces.images[0]), ("train/sad/none.png", np.zeros((48, 48), np.uint8))):
+        (tmp_path / place).parent.mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / place), image)
+    assert describe(load(tmp_path))["blank_files"] == [str(tmp_path / "train/sad/none.png")]
+
+
 @pytest.mark.parametrize(
     ("place", "shape", "message"),
     [
@@ -329,6 +353,16 @@ def test_votes_of_other_rows_are_refused(faces: FaceSet, tmp_path: Path) -> None
     table.to_csv(tmp_path / "v.csv", index=False)
     with pytest.raises(UserError, match="contradict the labels"):
         load_votes(tmp_path / "v.csv", faces)
+
+
+def test_votes_that_are_shifted_from_some_row_on_are_refused_there(fer2013: Path, tmp_path: Path) -> None:
+    """Somebody has deleted a row of the csv, far behind: most votes are still those of their faces."""
+    labels = np.array([int(c) for c in (fer2013 / "labels.txt").read_text().strip()])
+    labels = np.delete(labels, 24_000)
+    count = len(labels)
+    faces = FaceSet(fer2013, np.zeros((count, 1, 1), np.uint8), labels, np.full(count, TRAINING), np.arange(count))
+    with pytest.raises(UserError, match="contradict the labels from about row 24[0-9]{3} on, counted from 0"):
+        load_votes(fer2013 / "ferplus.csv", faces)
 
 
 def test_the_real_votes_agree_with_the_real_labels_as_published(fer2013: Path) -> None:

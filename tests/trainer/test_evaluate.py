@@ -13,8 +13,9 @@ from nodes.emotion.model import ResNet9
 from nodes.emotion.weights import Header, available, find_weights, load_weights, read_header
 from nodes.preprocess import LABELS, Preprocess, preprocess
 from pipeline.errors import UserError
-from trainer.card import Entry, card, names_on_card, write_card
+from trainer.card import FER2013_DIGEST, Entry, card, names_on_card, write_card
 from trainer.class_means import class_faces
+from trainer.console import print_evaluation
 from trainer.dataset import FaceSet
 from trainer.evaluate import evaluate
 from trainer.export import export_onnx
@@ -101,23 +102,31 @@ def test_an_evaluation_is_json_and_fills_the_card(
     assert again["figures"].keys() == VIEWS.keys()
     assert again["calibration"]["temperature"] == 2.0
     assert again["through_detector"]["found"] == 7
-    entry = Entry("tiny", Header(width=4, recipe={"description": "a trial"}), result, 1000)
+    monkeypatch.setattr("trainer.card.FER2013", {PUBLIC: len(drawn)})
     flip = f"{result.figures['flip'].accuracy:.2%}"
     common = "`tiny`", "a trial", flip, "Article 5(1)(f)", "Demographics"
-    fer2013 = "Accuracy on PublicTest", "fitted on PublicTest", "28,709", "Apache-2.0", "436 Training faces"
-    own = f"Accuracy on the {len(drawn)} faces kept for it (`val`)", "fitted on these faces", "Pictures of its own"
-    of_fer2013 = text_of_card(entry, monkeypatch, len(drawn))
-    assert [part for part in common + fer2013 if part not in of_fer2013] == []
-    assert [part for part in own if part in of_fer2013] == []
-    of_others = text_of_card(entry, monkeypatch, 3589)
-    assert [part for part in common + own if part not in of_others] == []
-    assert [part for part in fer2013 if part in of_others] == []
+    learnt = "fitted on PublicTest", "28,709", "under Apache-2.0", "436 Training faces"
+    own = "fitted on the faces kept for it", "Not the whole of FER2013", "Who made the pictures decides"
+    measured, elsewhere = "Accuracy on PublicTest", f"Accuracy on {len(drawn)} faces of `val`"
+    for digest, expected, other in ((FER2013_DIGEST, learnt, own), ("ab" * 32, own, learnt)):
+        header = Header(width=4, recipe={"description": "a trial"}, data_hash=digest)
+        for faces, where, not_there in ((len(drawn), measured, elsewhere), (3589, elsewhere, measured)):
+            monkeypatch.setattr("trainer.card.FER2013", {PUBLIC: faces})
+            text = card([Entry("tiny", header, result, 1000)])
+            assert [part for part in (*common, *expected, where) if part not in text] == []
+            assert [part for part in (*other, not_there) if part in text] == []
+            assert ("The figures above are of other faces" in text) == (expected is learnt and where is elsewhere)
 
 
-def text_of_card(entry: Entry, monkeypatch: pytest.MonkeyPatch, faces: int) -> str:
-    """The card, were a split of FER2013 of so many faces."""
-    monkeypatch.setattr("trainer.card.FER2013_SPLIT", faces)
-    return card([entry])
+def test_where_no_face_is_found_there_is_no_accuracy(net: ResNet9, drawn: FaceSet, capsys: pytest.CaptureFixture[str]):
+    noise = np.random.default_rng(1).integers(0, 255, (3, 48, 48), np.uint8)
+    nobody = FaceSet(drawn.source, noise, drawn.labels[:3], drawn.splits[:3], drawn.rows[:3])
+    result = evaluate(net, Header(width=4), nobody, PUBLIC, through_detector=True)
+    assert result.through_detector is not None
+    assert (result.through_detector.found, result.through_detector.accuracy) == (0, None)
+    print_evaluation(result)
+    assert "through the detector: found none of 3" in capsys.readouterr().out
+    assert "none of 3 faces was found" in card([Entry("tiny", Header(width=4), result, 1000)])
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -176,5 +185,6 @@ def test_the_card_in_the_docs_is_what_the_trainer_writes(
     entry = Entry(name, header, evaluate(net, header, drawn, PUBLIC), find_weights(name).stat().st_size)
     written = (Path(nodes.__file__).parents[1] / "docs" / "MODEL_CARD.md").read_text().splitlines()
     figures = ("| ", "Calibration:", "Through the detector")
-    text = text_of_card(entry, monkeypatch, len(drawn))
+    monkeypatch.setattr("trainer.card.FER2013", {PUBLIC: len(drawn)})
+    text = card([entry])
     assert [line for line in text.splitlines() if line not in written and not line.startswith(figures)] == []

@@ -50,3 +50,12 @@ def test_the_temperature_that_spoiled_the_logits_is_found_again() -> None:
     labels = np.array([random.choice(7, p=row) for row in softmax(honest)])
     for spoiled in (0.5, 1.0, 3.0):
         assert fit_temperature(honest * spoiled, labels) == pytest.approx(spoiled, rel=0.1)
+
+
+def test_a_few_faces_that_are_all_read_rightly_do_not_say_that_a_network_is_always_sure() -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(25) % 7
+    logits = random.normal(0, 0.3, (25, 7))
+    logits[np.arange(25), labels] += 2.5
+    assert 0.5 < fit_temperature(logits, labels) < 0.9
+    assert 0.9 < fit_temperature(logits[:1], labels[:1]) < 1

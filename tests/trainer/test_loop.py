@@ -315,6 +315,18 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(faces: 
     assert load_checkpoint(path).epoch == 1
 
 
+def test_too_little_memory_is_one_line_and_keeps_the_checkpoint(faces: FaceSet, tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+
+    def want_too_much(progress: Progress) -> None:
+        if progress.epoch == 1:
+            torch.empty(1 << 60, dtype=torch.uint8)
+
+    with pytest.raises(UserError, match=r"too little memory on cpu for batch=\d+: take a smaller one"):
+        new_run(faces, recipe()).train(path, want_too_much)
+    assert load_checkpoint(path).epoch == 1
+
+
 def test_a_full_disk_keeps_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "c.safetensors"
     write_whole(path, b"old")

@@ -73,6 +73,8 @@ def test_a_wrong_override_is_named(path: Path, override: str, message: str) -> N
         ("- a\n", "must be a mapping"),
         ("a: [", "not a YAML"),
         ("lr: 1\n", "'epochs' is missing"),
+        ("lr: 1\nepochs: 3\nlr: 2\n", "'lr' stands there twice .*line 3"),
+        ("lr: 1\nepochs: 3\naugment: {flip: true, flip: false}\n", "'flip' stands there twice"),
         (None, "no such recipe: "),
     ],
 )

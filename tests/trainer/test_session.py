@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +19,13 @@ from bench.record import commit
 from nodes.emotion.weights import load_weights, read_header, save_weights
 from nodes.preprocess import DEFAULT, LABELS
 from pipeline.errors import UserError
-from trainer import session
+from trainer import metrics, session
 from trainer.card import training_lines
 from trainer.dataset import FaceSet
 from trainer.ferplus import VOTES
 from trainer.folders import PRIVATE, PUBLIC, TRAINING
+from trainer.loop import Progress
+from trainer.metrics import fit_temperature
 from trainer.predict import predict_logits, probabilities
 from trainer.prepare import file_sha256, load_for_training, run_inputs
 from trainer.recipe import Distill, Recipe
@@ -32,6 +36,7 @@ from trainer.session import (
     forget_other_teachers,
     git_commit,
     is_finished,
+    saved_epochs,
     train_run,
     train_seeds,
 )
@@ -106,6 +111,41 @@ def test_a_run_is_finished_with_its_own_data_and_votes_alone(few: FaceSet, votes
     assert not finished(other_split(few))
     assert not finished(few.take(np.arange(1, len(few))))
     assert not is_finished(trained, wanted, run_inputs(wanted, few, trained / "metrics.csv"))
+
+
+@pytest.mark.parametrize("left", ["checkpoint", "no checkpoint"])
+def test_a_finished_run_is_measured_again_and_left_as_it_is(
+    few: FaceSet, votes: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    """Its weights go on telling of the code that trained them, and no other recipe takes their place."""
+    out = shutil.copytree(trained, tmp_path / "run")
+    if left == "no checkpoint":  # "delete it when the run is done"
+        (out / CHECKPOINT).unlink()
+    monkeypatch.setattr(session, "git_commit", lambda: "another")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert saved_epochs(recipe(ferplus=0.5), out) == 1
+    again = train_run(recipe(ferplus=0.5), few, out, "cpu", votes)
+    assert again.figures["none"].accuracy == read_header(out / WEIGHTS).metrics["public_accuracy"]
+    for wanted, faces in ((recipe(ferplus=0.4), few), (recipe(ferplus=0.5), other_split(few))):
+        with pytest.raises(UserError, match=r"(other data|another recipe).*: give another --out, or delete it"):
+            train_run(wanted, faces, out, "cpu", votes)
+    with pytest.raises(UserError, match="is of another recipe"):
+        saved_epochs(recipe(ferplus=0.4), out)  # before any data are read
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_weights_tell_of_all_the_code_that_trained_them(
+    few: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.public is not None:
+            raise KeyboardInterrupt
+
+    for commit_, tell in (("first", stop), ("second", stop), ("second", stop), ("third", lambda _: None)):
+        monkeypatch.setattr(session, "git_commit", lambda commit_=commit_: commit_)
+        with contextlib.suppress(KeyboardInterrupt):
+            train_run(recipe(epochs=4), few, tmp_path, "cpu", tell=tell)
+    assert read_header(tmp_path / WEIGHTS).git_commit == "first, second, third"
 
 
 def test_seeds_of_other_data_are_not_taken_for_done(few: FaceSet, tmp_path: Path) -> None:
@@ -218,10 +258,16 @@ def test_first_weights_must_fit(few: FaceSet, trained: Path, tmp_path: Path) -> 
     assert not out.exists()
 
 
-def test_a_copy_without_its_repository_says_what_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_without_its_repository_says_what_it_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOGRAPH_COMMIT", "0123456789ab")
     assert git_commit() != "0123456789ab"  # the repository knows better
     assert commit() != "0123456789ab"
+    copy = shutil.copytree(Path(session.__file__).parent, tmp_path / "venv" / "trainer")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)  # somebody else's, around the copy
+    monkeypatch.setattr(session, "__file__", str(copy / "session.py"))
+    assert git_commit() == "0123456789ab"
+    monkeypatch.undo()
+    monkeypatch.setenv("EMOGRAPH_COMMIT", "0123456789ab")
     monkeypatch.setenv("PATH", "/nowhere")
     assert git_commit() == commit() == "0123456789ab"
 
@@ -238,8 +284,8 @@ def test_the_card_tells_of_the_run_and_not_of_a_recipe(few: FaceSet, trained: Pa
     assert header.data_hash == few.digest()
 
 
-def test_the_temperature_is_the_one_that_fits(few: FaceSet, trained: Path) -> None:
-    """Not 1: the files' own answers on PublicTest get likelier by it than by any other near it."""
+def test_the_temperature_is_the_one_that_fits(few: FaceSet, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not 1, and not so far from it as what 35 faces alone would say: their answers get likelier by it."""
     net, header = load_weights(trained / WEIGHTS)
     public = few.split(PUBLIC)
     logits = predict_logits(net, public.images)
@@ -247,8 +293,13 @@ def test_the_temperature_is_the_one_that_fits(few: FaceSet, trained: Path) -> No
     def loss(temperature: float) -> float:
         return -np.log(probabilities(logits, temperature)[np.arange(len(public)), public.labels]).mean()
 
-    assert abs(np.log(header.temperature)) > 0.05
-    assert loss(header.temperature) < min(loss(1.0), loss(header.temperature * 1.2), loss(header.temperature / 1.2))
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics, "_PRIOR", 1e9)
+        alone = fit_temperature(logits[0], public.labels)
+    assert loss(alone) < min(loss(1.0), loss(alone * 1.2), loss(alone / 1.2))
+    assert 0.001 < abs(np.log(header.temperature)) < abs(np.log(alone))
+    assert (header.temperature > 1) == (alone > 1)
+    assert loss(header.temperature) < loss(1.0)
 
 
 def test_training_never_looks_at_private_test(few: FaceSet, write_csv, tmp_path: Path) -> None:
