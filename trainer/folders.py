@@ -68,12 +68,21 @@ def files(root: Path) -> list[Filed]:
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     if not any(file.is_picture for file in found):
-        tables = sorted(path.name for path in root.glob("*.csv"))
-        hint = f"; is it {root / tables[0]} that you mean?" if tables else ""
+        table = next(filter(_has_pixels, sorted(root.glob("*.csv"))), None)
+        hint = f"; is it {table} that you mean?" if table else ""
         raise UserError(
             f"{root} has no pictures where FER2013 keeps them (train/happy/*.jpg, test/sad/*.png, ...){hint}"
         )
     return found
+
+
+def _has_pixels(path: Path) -> bool:
+    """Whether a csv looks like fer2013.csv."""
+    try:
+        with path.open("rb") as file:
+            return b"pixels" in file.readline(200)
+    except OSError:
+        return False
 
 
 def pictures(root: Path) -> list[Filed]:
