@@ -246,11 +246,6 @@ def is_trace(entry: Any) -> bool:
     return type(entry) is list and tuple(map(type, entry)) == _TRACE
 
 
-def waited(trace: list[list]) -> int:
-    """ns that a buffer with this trace has waited on its way, after its source let it go, for nodes to take it."""
-    return trace[-1][2] - trace[0][2] - sum(released - taken for _, taken, released, _ in trace[1:])
-
-
 def unpack(data: bytes) -> tuple[str, Buffer | Mark]:
     """(destination node, buffer or mark) of one message; raises BadMessage for anything else."""
     try:

@@ -209,9 +209,6 @@ class BatchRunner(Runner):
         super().__init__(*args, **kwargs)
         self._waiting: deque[Buffer] = deque()
         self._since = 0
-        """When the first of those was taken, monotonic ns."""
-        self._free_since = 0
-        """When the call before ended."""
 
     @property
     def busy(self) -> bool:
@@ -246,8 +243,6 @@ class BatchRunner(Runner):
     def _run(self) -> None:
         start = time.monotonic_ns()
         waited = start - self._since
-        # With a `max_wait` the time for which it waited for more is the node's own, as its work is: no sign of a jam.
-        taken = max(self._since, self._free_since) if self.node.max_wait else start
         batch: list[Buffer] = []
         items = 0
         while self._waiting:
@@ -272,14 +267,14 @@ class BatchRunner(Runner):
             for buffer in batch:
                 self.drop(buffer, "error")
             return
-        self._free_since = end = time.monotonic_ns()
+        end = time.monotonic_ns()
         self.stats.worked(end - start)
         self.stats.observe("batch_buffers", len(batch))
         self.stats.observe("wait_ms", waited / 1e6)
         if items:
             self.stats.observe("batch_items", items)
         for buffer, result in zip(batch, results, strict=True):
-            buffer.trace.append([self.name, taken, end, items])
+            buffer.trace.append([self.name, start, end, items])
             self.settle(buffer, result)
         self.flush_links()  # before the next batch computes
 

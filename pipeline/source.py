@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.buffer import UNREADABLE, WHOLE, Buffer, Mark, waited
+from pipeline.buffer import UNREADABLE, WHOLE, Buffer, Mark
 from pipeline.errors import UserError
 from pipeline.figures import Stats
 from pipeline.links import Link, spread
@@ -297,7 +297,6 @@ class SourceRunner:
 
     def _send(self, buffer: Buffer) -> None:
         buffer.trace[0][2] = time.monotonic_ns()
-        self._window.sent()
         try:
             spread(buffer, self.links)
         except UNREADABLE as error:  # the node put something into it that cannot travel
@@ -400,10 +399,11 @@ class SourceRunner:
         if self.on_trace is not None and trace:
             self.on_trace(sequence, fate, trace)
         if final == DELIVERED and trace and captured is not None:
-            self.stats.observe("latency_ms", (trace[-1][2] - captured) / 1e6)
-            self._window.delivered(waited(trace))
+            latency = trace[-1][2] - captured
+            self.stats.observe("latency_ms", latency / 1e6)
+            self._window.delivered(latency)
         elif final is not None and final[1] == "late":
-            self._window.late()
+            self._window.late(captured)
         elif final is not None and final != DELIVERED and final[0] == self.name:
             self.stats.dropped[final[1]] = self.stats.dropped.get(final[1], 0) + 1
         if final is not None and final[0] != self.name:

@@ -1,14 +1,11 @@
 """How many frames of a source may be out in the graph at once, and when the next one may leave.
 
-Cameras that share what is too little for all of them shall have even shares, though none knows of another. What each
-sees is how long its own buffers wait on their way, in front of nodes that are at work on others, and in one queue all
-wait alike, whatever their own pictures cost. So the window is a function of that wait, the same for each camera: it has
-no history of its own to be unfair by. (As in FAST TCP, Wei et al. 2006, the state in which nothing changes is a fair
-one; additive increase and multiplicative decrease, Chiu and Jain 1989, come to it only on average, and slowly where
-there are but a dozen trips in a second.)
-
-Between two whole numbers the window is now the one and now the other. Below one it is a single buffer at a time with a
-rest after it, so that many cameras take turns.
+Cameras that share what is too little for all of them shall come to even shares, though none knows of another. What each
+sees is how long its own buffers are on their way, and that tells all of them the same: how full the nodes are that they
+share. While it is short, a window grows by a constant for each trip; while it is long, it shrinks by a share of itself,
+so that of two windows the larger one loses more (additive increase, multiplicative decrease: Chiu and Jain 1989; by
+delay as in TCP Vegas, Brakmo and Peterson 1995). A buffer that comes home `late` was work for nothing: then it is half.
+Below one it is a single buffer at a time with a rest after it, so that many cameras take turns.
 """
 
 from __future__ import annotations
@@ -16,12 +13,14 @@ from __future__ import annotations
 import random
 import time
 
-_LEAST = 1 / 8
-"""The smallest window: one buffer, and after it a rest of seven times as long as it took."""
-_SHORT, _LONG = 0.2, 0.9
-"""Of the latency budget: up to the first, a wait leaves a window as it is; from the second on it is the smallest."""
-_WEIGHT, _WEIGHT_LATE = 0.05, 0.1
-"""Of one buffer in the running mean of waits; one that came late was work for nothing."""
+_STEP = 0.05
+"""What a window grows by in one trip, in buffers; and the share of it by which it shrinks in one."""
+_LEAST = 0.25
+"""The smallest window. A quarter of one is one buffer, and after it a rest of three times as long as it took."""
+_FULL = 0.5
+"""Trips are long when this share of what the budget leaves above the shortest one goes with waiting."""
+_MEMORY_NS = 10_000_000_000
+"""The shortest trip is that of the last one to two of these spans, since a scene may come to need more work."""
 
 
 class Window:
@@ -32,36 +31,43 @@ class Window:
 
     def __init__(self, size: int, budget: int) -> None:
         self._budget = budget
-        self._size = size
-        self._allowed = float(size)
-        self._room = size
-        """What is allowed now, as a whole number."""
-        self._wait = 0.0
-        """Running mean, as a share of the budget."""
-        self._last = 0
-        """The last wait, ns."""
+        self._most = self._allowed = float(size)
+        self._refused = False
+        """Whether a frame has found the window full since one came home: else it is wide enough."""
+        self._last = budget
+        """The last trip, ns."""
+        self._halved_at = 0
+        self._shortest, self._shortest_before, self._since = budget, budget, 0
+        """The shortest trip since a moment, and in the span before it; all in monotonic ns."""
         self.rest_until = 0
         """Monotonic ns before which no buffer leaves."""
 
     def full(self, out: int) -> bool:
         """Whether no further buffer may leave now, with `out` of them on their way."""
-        return out >= self._room or (self.rest_until > 0 and time.monotonic_ns() < self.rest_until)
+        full = out >= max(1, int(self._allowed)) or (self.rest_until > 0 and time.monotonic_ns() < self.rest_until)
+        self._refused |= full
+        return full
 
-    def sent(self) -> None:
-        """A buffer has left: of one and a half there is room for two after every other one."""
-        self._room = max(1, int(self._allowed + random.random()))
-
-    def delivered(self, waited: int) -> None:
-        """A buffer came home delivered; on its way it waited so many ns."""
-        # One long wait is a burst that drains again: a search of a large frame, which the next one waits for. In a jam
+    def delivered(self, latency: int) -> None:
+        """A buffer came home delivered, after so many ns."""
+        if not self._budget:
+            return
+        shortest = self._shortest_trip(latency)
+        # One long trip is a burst that drains again: a search of a large frame, which the next one waits for. In a jam
         # all are long.
-        usual, self._last = min(waited, self._last), waited
-        if self._budget:
-            self._see(min(1.0, max(0.0, usual / self._budget)), _WEIGHT)
+        usual, self._last = min(latency, self._last), latency
+        if usual >= shortest + _FULL * (self._budget - shortest):
+            self._allowed = max(_LEAST, self._allowed - _STEP)  # one of as many in a trip as the window holds
+        elif self._refused:
+            self._allowed = min(self._allowed + _STEP / self._allowed, self._most)
+        self._refused = False
 
-    def late(self) -> None:
-        """A buffer came home late."""
-        self._see(1.0, _WEIGHT_LATE)
+    def late(self, captured: int | None) -> None:
+        """A buffer, captured at so many monotonic ns, came home late. All that left before the first one of several
+        tell of the same jam."""
+        if captured is None or captured >= self._halved_at:
+            self._allowed = max(_LEAST, self._allowed / 2)
+            self._halved_at = time.monotonic_ns()
 
     def home(self, captured: int | None) -> None:
         """Any buffer that had left is whole again: rest, if it is time for that. captured: monotonic ns, if known."""
@@ -74,8 +80,10 @@ class Window:
             trip *= random.uniform(0.5, 1.5)
             self.rest_until = now + int(trip * (1 / self._allowed - 1))
 
-    def _see(self, wait: float, weight: float) -> None:
-        self._wait += weight * (wait - self._wait)
-        jam = min(1.0, max(0.0, (self._wait - _SHORT) / (_LONG - _SHORT)))
-        # Geometric: a step of the wait is the same share of a large window as of a small one.
-        self._allowed = self._size * (_LEAST / self._size) ** jam
+    def _shortest_trip(self, latency: int) -> int:
+        """The shortest of late, with one that took `latency` ns just now."""
+        now = time.monotonic_ns()
+        if now - self._since > _MEMORY_NS:
+            self._shortest_before, self._shortest, self._since = self._shortest, latency, now
+        self._shortest = min(self._shortest, latency)
+        return min(self._shortest, self._shortest_before)
