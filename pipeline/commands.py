@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from click import Command
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from pipeline.cli import DEBUG, debugging
 from pipeline.errors import UserError
@@ -17,7 +16,7 @@ from pipeline.errors import UserError
 COMMANDS_GROUP = "emograph.commands"
 
 
-def _broken(name: str, entry: EntryPoint, error: BaseException) -> Command:
+def _broken(name: str, entry: EntryPoint, error: BaseException) -> TyperCommand:
     """In the place of a command that another package promises and does not have."""
     package = entry.dist.name if entry.dist is not None else "?"
     text = f"command '{name}' of package {package} cannot be imported: {type(error).__name__}: {error}"
@@ -25,7 +24,7 @@ def _broken(name: str, entry: EntryPoint, error: BaseException) -> Command:
     def fail() -> None:
         raise UserError(text) from error
 
-    return Command(name, callback=fail, short_help=f"broken: {text}", help=text)
+    return TyperCommand(name, callback=fail, short_help=f"broken: {text}", help=text)
 
 
 class _Group(TyperGroup):

@@ -33,7 +33,6 @@ def redact(text: str) -> str:
 
     All up to the last `@` of a URI goes: passwords do hold an unescaped `@` or `/`.
     """
-
     return _URI.sub(lambda match: _redact_uri(match[0]), text)
 
 
