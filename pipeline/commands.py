@@ -24,7 +24,8 @@ def _broken(name: str, entry: EntryPoint, error: BaseException) -> TyperCommand:
     def fail() -> None:
         raise UserError(text) from error
 
-    return TyperCommand(name, callback=fail, short_help=f"broken: {text}", help=text)
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return TyperCommand(name, context_settings=anything, callback=fail, short_help=f"broken: {text}", help=text)
 
 
 class _Group(TyperGroup):

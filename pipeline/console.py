@@ -118,6 +118,7 @@ def summary(supervisor: Supervisor, errors: list[str]) -> dict[str, Any]:
         "graph": supervisor.plan.name, "mode": supervisor.plan.mode,
         "cameras": {name: ledger.as_dict() for name, ledger in supervisor.ledgers.items()},
         "nodes": nodes, "processes": processes, "garbage": supervisor.garbage, "errors": errors,
+        "stopped": supervisor.stop_reason,
     }  # fmt: skip
 
 

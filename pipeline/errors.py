@@ -9,7 +9,8 @@ from typing import Any
 
 # The look behind keeps the search linear: what may be a scheme begins where its letters do, not at each of them.
 _URI = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://[^\s'\"]+")
-_PARAMETER = re.compile(r"(?<=[?&;])([^=?&;]*=)([^&;]*)")
+_PARAMETER = re.compile(r"[?&;]([^=?&;]*)=")
+_ITS_END = re.compile(r"[&;]|$")
 _SECRET = re.compile(r"pass|pwd|pw|token|key|secret|auth|sig|user|usr|login", re.I)
 _SECRET_NAME = re.compile(r"pass|pwd|token|secret|auth|credential|(^|_)key($|_)", re.I)
 
@@ -39,8 +40,19 @@ def redact(text: str) -> str:
 def _redact_uri(uri: str) -> str:
     scheme, _, rest = uri.partition("://")
     *user, place = rest.rsplit("@", 1)
-    shown = _PARAMETER.sub(lambda match: f"{match[1]}***" if _SECRET.search(match[1]) else match[0], place)
-    return f"{scheme}://{'***@' if user else ''}{shown}"
+    return f"{scheme}://{'***@' if user else ''}{_redact_parameters(place)}"
+
+
+def _redact_parameters(place: str) -> str:
+    """A value may hold a `?` and parameters of its own, so the search goes on right behind a harmless name."""
+    shown, at = [], 0
+    while match := _PARAMETER.search(place, at):
+        shown.append(place[at : match.end()])
+        at = match.end()
+        if _SECRET.search(match[1]) and (end := _ITS_END.search(place, at)):
+            shown.append("***")
+            at = end.start()
+    return "".join(shown) + place[at:]
 
 
 def redact_setting(name: str, value: Any) -> Any:

@@ -169,6 +169,9 @@ def launch_graph(
         console.print_json(console.summary(supervisor, errors))
     elif supervisor.playing_at is not None:
         console.print_ledger(supervisor)
+    if supervisor.stop_reason in signal.Signals.__members__ and not as_json:
+        when = "" if supervisor.playing_at is not None else " before the first frame"
+        print(f"stopped by {supervisor.stop_reason}{when}", file=sys.stderr)
     supervisor.close()
     if trace is not None and not failed and not as_json:
         print(f"trace: {trace_path} (https://ui.perfetto.dev opens it)", file=sys.stderr)

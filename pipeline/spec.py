@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -106,13 +105,13 @@ def parse_yaml(text: str, file: str) -> GraphSpec:
     if root is None:
         raise GraphError(f"{file}: the file is empty; a graph has 'nodes' and 'links'")
     spec = GraphSpec(os.fsencode(Path(file).stem).decode(errors="replace"), file)
-    found = dict(_mapping(root, file, "a graph"))
+    found = _mapping(root, file, "a graph")
     for key, (where, node) in found.items():
         if key not in GRAPH_KEYS:
             raise GraphError(f"{where}: unknown key '{key}'{did_you_mean(key, GRAPH_KEYS)}")
         if key == "nodes":
-            for name, (place, body) in _mapping(node, file, "'nodes'"):
-                _add_node(spec, name, place, dict(_mapping(body, file, f"node '{name}'")))
+            for name, (place, body) in _mapping(node, file, "'nodes'").items():
+                _add_node(spec, name, place, _mapping(body, file, f"node '{name}'"))
         elif key != "links":
             _set_graph(spec, key, _value(node, where), where)
     for key in ("nodes", "links"):
@@ -134,7 +133,10 @@ def _syntax_error(error: yaml.YAMLError, file: str) -> GraphError:
         return GraphError(f"{file}: YAML syntax: {error}")
     mark = error.problem_mark or error.context_mark
     line = f":{mark.line + 1}" if mark else ""
-    return GraphError(f"{file}{line}: YAML syntax: {' '.join(filter(None, (error.context, error.problem)))}")
+    context, first = error.context, error.context_mark
+    if context and first and mark and first.line != mark.line:
+        context += f" (line {first.line + 1})"
+    return GraphError(f"{file}{line}: YAML syntax: {' '.join(filter(None, (context, error.problem)))}")
 
 
 def _quoted(match: re.Match[str]) -> str:
@@ -146,37 +148,47 @@ def _where(file: str, node: yaml.Node) -> str:
     return f"{file}:{node.start_mark.line + 1}"
 
 
-def _mapping(node: yaml.Node, file: str, what: str) -> Iterator[tuple[str, tuple[str, yaml.Node]]]:
-    """(key, (place, value)) pairs; a key that stands twice is an error, where YAML would take the last.
+Entries = dict[str, tuple[str, yaml.Node]]
+"""key -> (place, value)."""
+
+
+def _mapping(node: yaml.Node, file: str, what: str, known: dict[int, Entries] | None = None) -> Entries:
+    """The entries of a map; a key that stands twice is an error, where YAML would take the last.
 
     What is merged (`<<: *door`) comes after a map's own keys and does not replace them (https://yaml.org/type/merge.html).
+    known: what was found of nodes already, since a few lines of merges of merges lead to one many times.
     """
     if not isinstance(node, yaml.MappingNode):
         raise GraphError(f"{_where(file, node)}: {what} must be a map of 'key: value'")
-    seen: dict[str, str] = {}
-    merged: list[yaml.Node] = []
+    known = {} if known is None else known
+    found: Entries = {}
+    merged: list[tuple[str, yaml.Node]] = []
     for key_node, value in node.value:
         place = _where(file, key_node)
         if not isinstance(key_node, yaml.ScalarNode):
-            raise GraphError(f"{place}: a key of {what} must be a plain word")
+            # An alias is where its anchor is.
+            raise GraphError(f"{_where(file, node)}: a key of {what} must be a plain word; to merge: '<<: *name'")
         key = key_node.value
-        if key in seen:
-            raise GraphError(f"{place}: duplicate name '{key}' in {what}; first at {seen[key]}")
-        seen[key] = place
+        if key in found or (key_node.tag == _MERGE and merged):
+            first = merged[0][0] if key_node.tag == _MERGE else found[key][0]
+            raise GraphError(f"{place}: duplicate name '{key}' in {what}; first at {first}")
         if key_node.tag == _MERGE:
-            merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            others = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            merged += [(place, other) for other in others]
+        elif key.startswith("<"):
+            raise GraphError(f"{place}: '{key}' in {what}: to merge another node's keys write '<<: *name'")
         else:
-            yield key, (place, value)
-    for other in merged:
+            found[key] = place, value
+    for place, other in merged:
         if not isinstance(other, yaml.MappingNode):
-            raise GraphError(f"{seen['<<']}: '<<' in {what} needs a map that has an anchor: '<<: *name'")
+            raise GraphError(f"{place}: '<<' in {what} needs a map that has an anchor: '<<: *name'")
         try:
-            inherited = dict(_mapping(other, file, what))
+            if id(other) not in known:
+                known[id(other)] = _mapping(other, file, what, known)
         except RecursionError:
-            raise GraphError(f"{seen['<<']}: '<<' in {what} leads back to itself") from None
-        for key in inherited.keys() - seen.keys():
-            seen[key] = inherited[key][0]
-            yield key, inherited[key]
+            raise GraphError(f"{place}: '<<' in {what} leads back to itself") from None
+        found |= {key: entry for key, entry in known[id(other)].items() if key not in found}
+    return found
 
 
 def _value(node: yaml.Node, where: str) -> Any:

@@ -427,7 +427,8 @@ class Supervisor:
                 break
             if not told and now - start > QUIT_AT_ONCE:
                 told = True
-                self.log("info", "launcher", f"waiting for {', '.join(late)} to close; another Ctrl-C ends it at once")
+                key = "another Ctrl-C" if self.stop_reason is not None else "Ctrl-C twice"
+                self.log("info", "launcher", f"waiting for {', '.join(late)} to close; {key} ends it at once")
             self._listen(0.02)
             self.monitor.tick()
         self._hear()

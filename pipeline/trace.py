@@ -6,7 +6,9 @@ row per node and camera, a slice per buffer and node, and the batch size as a co
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import IO, Any
@@ -35,7 +37,7 @@ class TraceFile:
                 pass
             self._gathered = self._unnamed()
         except OSError as error:
-            raise UserError(f"cannot write the trace {path}: {error.strerror}") from None
+            raise UserError(self._cannot(error)) from None
         self._names: list[dict[str, Any]] = []
         """Of the rows."""
         for name, pid in self._pid.items():
@@ -54,7 +56,7 @@ class TraceFile:
         try:
             self._gathered.write(json.dumps(event) + ",\n")
         except OSError as error:
-            self._failed = f"the trace {self.path} ends early: {error.strerror}"
+            self._failed = self._cannot(error)
 
     def add(self, buffers: list[Any]) -> None:
         """Traces as a source reports them: (sequence, fate, [[node, taken ns, released ns, batch], ...])."""
@@ -106,18 +108,26 @@ class TraceFile:
     def write(self) -> str:
         """Put it in place; returns what went wrong, or nothing."""
         try:
-            self._gathered.seek(0)
-            with self.path.open("w", encoding="utf-8") as file:
-                file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
-                file.writelines(line for line in self._gathered if line.endswith(",\n"))  # not half a one
-                file.write(",\n".join(map(json.dumps, self._names)) + "\n]}\n")
-            self._gathered.close()
+            if not self._failed:
+                self._gathered.seek(0)
+                with self.path.open("w", encoding="utf-8") as file:
+                    file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
+                    shutil.copyfileobj(self._gathered, file, 1 << 20)
+                    file.write(",\n".join(map(json.dumps, self._names)) + "\n]}\n")
         except OSError as error:
-            return self._failed or f"cannot write the trace {self.path}: {error.strerror}"
+            self._failed = self._cannot(error)
+        if self._failed:
+            self.discard()
+        else:
+            self._gathered.close()
         return self._failed
 
     def discard(self) -> None:
-        """There is nothing to write: what was there before stays as it was."""
-        self._gathered.close()
+        """There is nothing to put in place: where there was no file, there is none."""
+        with contextlib.suppress(OSError):  # of what was still to be written
+            self._gathered.close()
         if self._is_new:
             self.path.unlink(missing_ok=True)
+
+    def _cannot(self, error: OSError) -> str:
+        return f"cannot write the trace {self.path}: {error.strerror}"

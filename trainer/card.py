@@ -93,9 +93,9 @@ expressions, and whether a network has seen them decides what the figures are wo
 _OWN_DATA = """\
 ## Data
 
-Not the whole of FER2013, but a part of it or other pictures, by whoever trained it: this page knows their number and
-their hash, nothing else. Whom they show, who named the expressions, and how those that it was measured on were kept
-apart decides what the figures above are worth: say it here. The temperature was fitted on the faces kept for that, so
+Other pictures than Kaggle's fer2013.csv as a whole, row for row: this page knows their number and their hash, nothing
+else. Whom they show, who named the expressions, and how those that it was measured on were kept apart decides what the
+figures above are worth: say it here. The temperature was fitted on the faces kept for that, so
 the calibration on those is hopeful.
 """
 

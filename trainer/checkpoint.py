@@ -58,7 +58,7 @@ class Checkpoint:
         differing = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
         if differing:
             told = what.format(", ".join(differing))
-            raise UserError(f"the checkpoint {path} {told}: give another --out, or delete it")
+            raise UserError(f"the checkpoint {path} {told}: give another --out, or delete what is in this one")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -76,7 +76,9 @@ def train(
 def evaluate(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="a name (resnet9-s) or a file")],
     data: DataPath,
-    split: Annotated[str, typer.Option(help="Training, PublicTest or PrivateTest")] = "PublicTest",
+    split: Annotated[
+        str, typer.Option(help="Training, PublicTest or PrivateTest; or as folders are called: train, val, test")
+    ] = "PublicTest",
     through_detector: Annotated[
         bool, typer.Option("--through-detector", help="also find each face in a larger frame first")
     ] = False,
@@ -88,12 +90,14 @@ def evaluate(
     from trainer.console import print_evaluation, waiting
     from trainer.dataset import load
     from trainer.evaluate import evaluate as measure
+    from trainer.folders import SPLIT_OF
     from trainer.prepare import pick_device
 
     net, header = load_weights(weights)
     net = net.to(pick_device(device))
     with waiting() as say:
         say(f"reading {data}")
+        split = SPLIT_OF.get(split, split)
         faces = load(data, [split]).split(split)
         result = measure(net, header, faces, split, through_detector, say=say)
     if as_json:

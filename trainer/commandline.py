@@ -14,7 +14,10 @@ _INSIDE = re.compile(r"""(?<![^=,:\[\s'"])/(?:[^/,:\]\s'"]+/)*""")
 
 def location(text: str) -> Path:
     """A path of the command line: in `--out=~/runs` a shell leaves the ~ as it is."""
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # `~nobody`
+        return Path(text)
 
 
 def shorten(word: str) -> str:

@@ -24,7 +24,7 @@ from pipeline.errors import UserError, did_you_mean
 TRAINING, PUBLIC, PRIVATE = SPLITS = ("Training", "PublicTest", "PrivateTest")
 """FER2013's own names (its column Usage) for what is learnt from, chosen on, and measured once."""
 
-_FOLDERS = {
+SPLIT_OF = {
     "training": TRAINING,
     "train": TRAINING,
     "publictest": PUBLIC,
@@ -92,11 +92,11 @@ def pictures(root: Path) -> list[Filed]:
 
 def _walk(root: Path) -> Iterator[Filed]:
     for split_folder in _folders(root):
-        folder_split = _FOLDERS.get(split_folder.name.lower())
+        folder_split = SPLIT_OF.get(split_folder.name.lower())
         labels = _folders(split_folder)
         if folder_split is None:
             if any(folder.name.lower() in LABELS for folder in labels):
-                raise UserError(f"{split_folder} is not named after a split{did_you_mean(split_folder.name, _FOLDERS)}")
+                raise UserError(f"{split_folder} is not named after a split{did_you_mean(split_folder.name, SPLIT_OF)}")
             continue
         for label_folder in labels:
             label = _label(label_folder)

@@ -60,7 +60,7 @@ def saved_epochs(recipe: Recipe, out: Path) -> int:
     if not path.exists():
         if _made_by(out, recipe):
             return recipe.epochs
-        _refuse_finished(out, "another recipe")
+        _refuse_finished(out, recipe)
         return 0
     checkpoint = load_checkpoint(path)
     checkpoint.check_recipe(recipe.essence(), path)
@@ -88,10 +88,16 @@ def _check_parent(key: str, name: str) -> Header:
         raise UserError(f"{key}: {error}") from error
 
 
-def _refuse_finished(out: Path, whose: str) -> None:
+def _refuse_finished(out: Path, recipe: Recipe) -> None:
     """UserError where a folder without a checkpoint has weights: they would be lost."""
-    if (out / WEIGHTS).exists():
-        raise UserError(f"{out / WEIGHTS} is of {whose}: give another --out, or delete it")
+    if not (out / WEIGHTS).exists():
+        return
+    theirs, ours = read_header(out / WEIGHTS).recipe, _for_others(recipe)
+    differing = sorted(
+        key for key in theirs | ours if theirs.get(key) != ours.get(key) and key not in ("description", "compile")
+    )
+    whose = f"another recipe ({', '.join(differing)} differ)" if differing else "other data, votes or parents"
+    raise UserError(f"{out / WEIGHTS} is of {whose}: give another --out, or delete it")
 
 
 def train_run(
@@ -117,7 +123,7 @@ def train_run(
         stored, header = load_weights(out / WEIGHTS)
         return evaluate(stored.to(place), header, faces.split(PUBLIC), PUBLIC)
     if not checkpoint.exists():
-        _refuse_finished(out, "another recipe, other data, votes, first weights or teachers")
+        _refuse_finished(out, recipe)
     data = prepare(faces, recipe, ferplus, place)
     teachers = [_teacher(name, place) for name in recipe.distill.teachers] if recipe.distill else []
     init = load_weights(recipe.init)[0] if recipe.init is not None else None
@@ -234,18 +240,21 @@ def _made_by(folder: Path, recipe: Recipe) -> Header | None:
 
 
 def forget_other_teachers(folder: Path, inputs: dict[str, str]) -> bool:
-    """Delete the checkpoint of a student whose teachers are others now, so that it is trained anew; whether it was.
+    """Make room in the folder of a student whose teachers are others now, so that it is trained anew; whether it did.
 
-    Only where nothing but the teachers differs. Weights that were finished stay, under another name. UserError if the
-    checkpoint cannot be read.
+    Only where nothing but the teachers differs. A checkpoint is deleted, weights that were finished stay, under another
+    name. UserError if one of them cannot be read.
     """
     path = folder / CHECKPOINT
-    if not path.exists():
+    if path.exists():
+        theirs = load_checkpoint(path).inputs
+    elif (folder / WEIGHTS).exists():
+        theirs = read_header(folder / WEIGHTS).inputs
+    else:
         return False
-    theirs = load_checkpoint(path).inputs
     if theirs == inputs or theirs | {"teachers": ""} != inputs | {"teachers": ""}:
         return False
-    path.unlink()
+    path.unlink(missing_ok=True)
     if (folder / WEIGHTS).exists():
         (folder / WEIGHTS).replace(folder / f"of-other-teachers-{WEIGHTS}")
     return True

@@ -23,5 +23,6 @@ with Harness(detector) as faces, Harness(Emotion(smoothing=0)) as mood:
         for picture in mood.push_all(faces.push(frame, pts=number * 1_000_000_000)):
             for face in picture.regions:
                 x, y, width, height = face.box
-                score, expression = max((score, label) for label, score in (face.scores or {}).items())
-                print(f"{path}: {x:.0f},{y:.0f} {width:.0f}x{height:.0f} {expression} {score:.2f}")
+                # face.label is "uncertain" where none of face.scores reaches the node's `threshold`.
+                score = max((face.scores or {}).values())
+                print(f"{path}: {x:.0f},{y:.0f} {width:.0f}x{height:.0f} {face.label} {score:.2f}")

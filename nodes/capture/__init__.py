@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from nodes.capture.canvas import Canvas
 from nodes.capture.connect import NoCamera, Transport, Wishes, check_path, is_recording, open_place
 from nodes.capture.live import Live
-from nodes.capture.pictures import Pictures, pictures_in, size_for
+from nodes.capture.pictures import Pictures, other_pictures, pictures_in, size_for
 from nodes.capture.reader import Interrupted, Reader, quieten
 from nodes.capture.recording import Recording, Video
 from nodes.capture.timeline import RateLimit
@@ -195,6 +195,9 @@ class Capture(Source):
             if not path.is_dir():
                 return video(None)
             self._largest = size_for(pictures_in(path), stopping)
+            if other := other_pictures(path):
+                kinds = " ".join(sorted(set(other)))
+                self._say("warning", f"{len(other)} files are pictures of kinds not read here: {kinds}")
 
             def pictures() -> Pictures:
                 return Pictures(pictures_in(path), fps, p.start, p.end, self._say)

@@ -23,7 +23,7 @@ from nodes.capture.timeline import SECOND
 from pipeline.errors import UserError
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
+_OTHER = (".avif", ".cr2", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".nef")
 _ORIENTATION = 0x0112
 """EXIF tag; from 5 on rows and columns change places."""
 
@@ -77,6 +77,11 @@ def pictures_in(folder: Path) -> list[Path]:
     if not paths:
         raise UserError(f"no pictures in the folder '{folder}' ({' '.join(PICTURES)})")
     return paths
+
+
+def other_pictures(folder: Path) -> list[str]:
+    """The endings of the pictures in a folder that are of kinds not read here: a telephone's, animations, raw data."""
+    return [p.suffix.lower() for p in folder.iterdir() if p.suffix.lower() in _OTHER]
 
 
 def size_for(paths: Iterable[Path], stopping: threading.Event) -> Size | None:

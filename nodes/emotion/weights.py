@@ -94,7 +94,8 @@ def find_weights(path_or_name: str | Path) -> Path:
     """The file of a packaged name or of a path; WeightsError if there is none."""
     path = locate(path_or_name)
     if not _is_file(path):
-        raise WeightsError(f"no weights file at {path}")
+        hint = "; did you mean weights.safetensors in it?" if _is_file(path / "weights.safetensors") else ""
+        raise WeightsError(f"no weights file at {path}{hint}")
     return path
 
 
@@ -114,6 +115,10 @@ def read_header(path_or_name: str | Path) -> Header:
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is cut off or not a safetensors file ({error})") from error
     if _METADATA_KEY not in metadata:
+        if "epoch" in metadata:
+            raise WeightsError(
+                f"{path} is the checkpoint of a run: take weights.safetensors, which is written at its end"
+            )
         raise WeightsError(f"{path} has no emograph header: it was not written by `emograph train`")
     try:
         written = from_json(metadata[_METADATA_KEY])

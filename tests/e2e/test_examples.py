@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 
-from nodes.preprocess import LABELS
+from nodes.preprocess import LABELS, UNCERTAIN
 from nodes.testsrc import TestSrc
 from pipeline import Harness
 from tests.support.graphs import ROOT
@@ -32,7 +32,8 @@ def test_pictures_in_a_program_of_ones_own(tmp_path: Path):
     for line in lines:
         found = re.fullmatch(rf"{tmp_path}/two.png: \d+,\d+ (\d+)x\1 (\w+) (\d\.\d\d)", line)
         assert found, line
-        assert found[2] in LABELS
+        assert found[2] in (*LABELS, UNCERTAIN)
+        assert (found[2] == UNCERTAIN) == (float(found[3]) < 0.4)
         assert 1 / 7 <= float(found[3]) <= 1
     done = example("pictures.py", "README.md")
     assert (done.returncode, done.stderr) == (1, "README.md: no picture\n")

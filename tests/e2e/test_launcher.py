@@ -82,6 +82,23 @@ def test_a_signal_that_arrives_twice_is_one(signum: int, tmp_path: Path, env: di
     assert camera["delivered"] == lines(out) - 1
 
 
+def test_a_run_that_was_stopped_says_so(tmp_path: Path, env: dict[str, str]):
+    """A recording cut short looks like a whole one else, in its table and in the ledger."""
+    out = tmp_path / "out"
+    with started("launch", GRAPH.format(out=out), env=env) as launcher:
+        wait_until(lambda: lines(out) > 20, "frames")
+        launcher.send_signal(signal.SIGINT)
+        _, stderr = launcher.communicate(timeout=60)
+    assert (launcher.returncode, stderr.splitlines()[-1]) == (0, "stopped by SIGINT")
+    with started("launch", "numbers name=a ! trouble hang_in_open=true", env=env) as launcher:
+        wait_until(lambda: len(workers(launcher.pid)) > 1, "the workers")
+        launcher.send_signal(signal.SIGINT)
+        _, stderr = launcher.communicate(timeout=60)
+    assert stderr.splitlines()[-1] == "stopped by SIGINT before the first frame"
+    whole = emograph("launch", "numbers name=a num_buffers=5 ! nothing", "--json", env=env)
+    assert json.loads(whole.stdout)["stopped"] is None
+
+
 def test_who_keeps_ctrl_c_down_ends_it_at_once(tmp_path: Path, env: dict[str, str]):
     """Each repeat of the key is soon after the one before; the second that counts does not wait for the sink."""
     with started("launch", f"{GRAPH.format(out=tmp_path / 'out')} g. ! trouble slow_close=3600", env=env) as launcher:
@@ -200,6 +217,7 @@ def test_workers_die_and_come_back_under_the_command(tmp_path: Path, env: dict[s
         stdout, _ = launcher.communicate(timeout=60)
     summary = json.loads(stdout)
     assert launcher.returncode == 0
+    assert summary["stopped"] == "SIGTERM"
     assert summary["processes"]["w"]["restarts"] == 1
     camera = summary["cameras"]["a"]
     assert camera["captured"] == camera["delivered"] + sum(d["count"] for d in camera["dropped"])

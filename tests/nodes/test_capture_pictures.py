@@ -29,6 +29,16 @@ def test_folder_in_natural_order(tmp_path: Path) -> None:
         assert h.info.fps == 2
 
 
+def test_pictures_of_kinds_that_are_not_read_are_told(tmp_path: Path) -> None:
+    """A telephone's, in between: they would be missing without a word."""
+    folder = album(tmp_path / "day", ["1.png", "2.png"])
+    for name in ("a.HEIC", "b.gif", "c.heic", "notes.txt"):
+        (folder / name).write_bytes(b"?")
+    with harness(folder, loop=True) as h:
+        assert len(h.pull(5)) == 5
+    assert h.logs == [("warning", "3 files are pictures of kinds not read here: .gif .heic")]
+
+
 NOISE = np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8)
 
 

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -25,7 +27,7 @@ from pipeline.spec import load
 from pipeline.supervisor import Supervisor
 from pipeline.trace import TraceFile
 from tests.support.enginenodes import Numbers
-from tests.support.graphs import run_graph
+from tests.support.graphs import ROOT, run_graph
 
 pytestmark = pytest.mark.usefixtures("engine_nodes")
 
@@ -307,6 +309,31 @@ def test_a_trace_of_a_long_run_takes_no_memory(tmp_path: Path, monkeypatch: pyte
     assert file.write() == ""
     slices = [e for e in json.loads((tmp_path / "trace.json").read_text())["traceEvents"] if e["ph"] == "X"]
     assert len(slices) == 3 * 55_000
+
+
+@pytest.mark.parametrize("before", [None, "an older one"])
+def test_a_trace_for_which_there_is_no_room_is_told_and_leaves_nothing(tmp_path: Path, before: str | None):
+    """Here of a process that may write files of 30 kB."""
+    path = tmp_path / "t.json"
+    if before is not None:
+        path.write_text(before)
+    code = f"""
+import resource, signal
+from pathlib import Path
+from pipeline.graph import expand
+from pipeline.spec import load
+from pipeline.trace import TraceFile
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+file = TraceFile(Path({str(path)!r}), expand(load("testsrc name=a ! fakesink name=n")))
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+for number in range(300):
+    at = number * 10**7
+    file.add([(number, ("", "delivered"), [["a", at, at + 10, 1], ["n", at + 20, at + 30, 1]])])
+print(file.write())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stdout == f"cannot write the trace {path}: File too large\n", done.stderr
+    assert (path.read_text() if path.exists() else None) == before
 
 
 def test_a_recording_that_decodes_too_slowly_is_not_dropped_for_it():

@@ -18,6 +18,9 @@ from pipeline.errors import LONGEST, UserError, redact
         ("http://host/x?user=me&size=1;Token=abc", "http://host/x?user=***&size=1;Token=***"),
         ("http://host/?pwd=a=b&z=1", "http://host/?pwd=***&z=1"),
         ("http://host/?apikey=&z", "http://host/?apikey=***&z"),
+        ("http://host/?url=/x?password=p1", "http://host/?url=/x?password=***"),
+        ("http://host/?q=a?b=c?token=p9&z=1", "http://host/?q=a?b=c?token=***&z=1"),
+        ("http://host/?pass=a?b", "http://host/?pass=***"),
         ("a mail to me@host and c://d", "a mail to me@host and c://d"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,18 @@ links:
     assert {nodes[name].type for name in ("door", "desk", "hall", "yard")} == {"numbers"}
 
 
+def test_merges_of_merges_take_no_longer_for_it():
+    """A screen of YAML that would be ten billion keys; and the order is the file's on every run."""
+    lines = ["nodes:", "  a0: &a0 {type: numbers, fps: 5}"]
+    lines += [f"  a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 10)}]}}" for level in range(1, 11)]
+    lines += ["  <<: {z: {type: nothing}, y: {type: nothing}, x: {type: nothing}}", "links: []"]
+    begin = time.process_time()
+    spec = parse_yaml("\n".join(lines), "g.yaml")
+    assert time.process_time() - begin < 20
+    assert spec.nodes["a10"].properties == {"fps": 5}
+    assert list(spec.nodes) == [f"a{level}" for level in range(11)] + ["z", "y", "x"]
+
+
 def test_set_overrides_what_the_file_says(tmp_path: Path):
     file = tmp_path / "g.yaml"
     file.write_text(GOOD)
@@ -159,6 +172,11 @@ def test_set_overrides_what_the_file_says(tmp_path: Path):
         (("name: lobby", "name: on"), r"^g.yaml:1: name is True: text is needed"),
         (("fps: 5", "fps: &a [1,1,1,1,1,1,1,1,1,1], g: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a], h: &c [*b,*b,*b,*b,*b,*b,*b,*b], "
           "i: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c], j: [*d,*d,*d,*d,*d,*d]"), r"^g.yaml:5: door: j: more than 10,000 values"),
+        (("  desk:  {type: numbers}", "  desk:  &a {type: numbers}\n  hall: &a {type: numbers}"),
+         r"^g.yaml:7: YAML syntax: found duplicate anchor 'a'; first occurrence \(line 6\) second occurrence"),
+        (("desk:  {type: numbers}", "desk:  {type: numbers, <<:*a , fps: 1}"), r"^g.yaml:6: '<<:\*a' in node 'desk': to merge"),
+        (("desk:  {type: numbers}", "desk:  &a {type: numbers}\n  hall: {*a , fps: 1}"),
+         r"^g.yaml:7: a key of node 'hall' must be a plain word; to merge: '<<: \*name'"),
         (("fps: 5", "<<: 5"), r"^g.yaml:5: '<<' in node 'door' needs a map that has an anchor: '<<: \*name'"),
         (("door:  {type: numbers", "door: &d {type: numbers, <<: *d"), r"^g.yaml:5: '<<' in node 'door' leads back to"),
         (("fps: 5", "fps: 5, <<: {fsp: 3}"), r"^g.yaml:5: door: unknown property 'fsp' of numbers; did you mean 'fps'\?"),

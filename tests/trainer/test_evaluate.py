@@ -106,7 +106,7 @@ def test_an_evaluation_is_json_and_fills_the_card(
     flip = f"{result.figures['flip'].accuracy:.2%}"
     common = "`tiny`", "a trial", flip, "Article 5(1)(f)", "Demographics"
     learnt = "fitted on PublicTest", "28,709", "under Apache-2.0", "436 Training faces"
-    own = "fitted on the faces kept for it", "Not the whole of FER2013", "Who made the pictures decides"
+    own = "fitted on the faces kept for it", "Other pictures than Kaggle's", "Who made the pictures decides"
     measured, elsewhere = "Accuracy on PublicTest", f"Accuracy on {len(drawn)} faces of `val`"
     for digest, expected, other in ((FER2013_DIGEST, learnt, own), ("ab" * 32, own, learnt)):
         header = Header(width=4, recipe={"description": "a trial"}, data_hash=digest)

@@ -90,7 +90,7 @@ def test_a_run_goes_on_only_with_the_same_splits_and_votes(
     out = tmp_path / "run"
     shutil.copytree(trained, out)
     assert other_split(few).digest() == few.digest()  # the header's hash, of old, does not cover the splits
-    with pytest.raises(UserError, match=f"{CHECKPOINT} was made with other data: give another --out, or delete it"):
+    with pytest.raises(UserError, match=f"{CHECKPOINT} was made with other data: give another --out, or delete what"):
         train_run(recipe(ferplus=0.5), other_split(few), out, "cpu", votes)
     changed = tmp_path / "votes.csv"
     changed.write_text(votes.read_text().replace("10,", "9,"))
@@ -127,7 +127,7 @@ def test_a_finished_run_is_measured_again_and_left_as_it_is(
     again = train_run(recipe(ferplus=0.5), few, out, "cpu", votes)
     assert again.figures["none"].accuracy == read_header(out / WEIGHTS).metrics["public_accuracy"]
     for wanted, faces in ((recipe(ferplus=0.4), few), (recipe(ferplus=0.5), other_split(few))):
-        with pytest.raises(UserError, match=r"(other data|another recipe).*: give another --out, or delete it"):
+        with pytest.raises(UserError, match=r"(other data|another recipe).*: give another --out, or delete"):
             train_run(wanted, faces, out, "cpu", votes)
     with pytest.raises(UserError, match="is of another recipe"):
         saved_epochs(recipe(ferplus=0.4), out)  # before any data are read
