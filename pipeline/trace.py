@@ -31,8 +31,8 @@ class TraceFile:
         self._seen_before: set[tuple[str, int, str, int]] = set()
         self._pid = {name: index + 1 for index, name in enumerate(plan.processes)}
         self._tid: dict[tuple[str, str], int] = {}
-        self._is_new = not path.exists()
         try:
+            self._is_new = not path.exists()
             with path.open("a"):  # what is there stays until there is something to put in its place
                 pass
             self._gathered = self._unnamed()

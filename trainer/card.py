@@ -19,14 +19,12 @@ from trainer.checkpoint import write_whole
 from trainer.commandline import location
 from trainer.dataset import FaceSet, load
 from trainer.evaluate import Evaluation, evaluate
-from trainer.folders import PRIVATE, PUBLIC, TRAINING
+from trainer.folders import FOLDER_OF, PRIVATE, PUBLIC, TRAINING
 from trainer.prepare import pick_device
 from trainer.through_detector import Found, find_faces
 
 FER2013 = {TRAINING: 28_709, PUBLIC: 3589, PRIVATE: 3589}
 """Faces of each split."""
-FOLDERS = {TRAINING: "train", PUBLIC: "val", PRIVATE: "test"}
-"""Where the pictures of a split lie, of one's own."""
 FER2013_DIGEST = "290d0eec4ca4bdea59c037a680fdd9e6165175fa85ca1d685d6467a57337ab78"
 """`FaceSet.digest` of its Training and PublicTest rows, as Kaggle's fer2013.csv has them."""
 
@@ -95,8 +93,8 @@ _OWN_DATA = """\
 
 Other pictures than Kaggle's fer2013.csv as a whole, row for row: this page knows their number and their hash, nothing
 else. Whom they show, who named the expressions, and how those that it was measured on were kept apart decides what the
-figures above are worth: say it here. The temperature was fitted on the faces kept for that, so
-the calibration on those is hopeful.
+figures above are worth: say it here. The temperature was fitted on the faces kept for that, so the calibration on those
+is hopeful.
 """
 
 _LIMITS = """\
@@ -147,7 +145,7 @@ def card(entries: list[Entry]) -> str:
 def _section(entry: Entry) -> str:
     header, evaluation = entry.header, entry.evaluation
     faces = evaluation.figures["none"].count
-    kept = f"{faces:,} face{'s' * (faces != 1)} of `{FOLDERS.get(evaluation.split, evaluation.split)}`"
+    kept = f"{faces:,} face{'s' * (faces != 1)} of `{FOLDER_OF[evaluation.split]}`"
     measured_on = evaluation.split if entry.on_fer2013 else kept
     fitted_on = "PublicTest" if entry.learnt_from_fer2013 else "the faces kept for it"
     lines = [

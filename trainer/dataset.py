@@ -17,7 +17,7 @@ import numpy as np
 from nodes.preprocess import LABELS
 from pipeline.errors import UserError, did_you_mean
 from trainer import table
-from trainer.folders import FOLDERS_OF, SPLITS, pictures, read_grey
+from trainer.folders import FOLDER_OF, PUBLIC, SPLITS, pictures, read_grey
 
 SIZE = 48
 PIXELS = SIZE * SIZE
@@ -56,7 +56,10 @@ class FaceSet:
         part = self.take(self.splits == name)
         if not len(part):
             if self.source.is_dir():
-                raise UserError(f"{self.source} has no pictures of {name}: {FOLDERS_OF[name]}")
+                also = "; `test` is what is measured once, at the end (PrivateTest)" if name == PUBLIC else ""
+                raise UserError(
+                    f"{self.source} has no pictures of {name}: they belong into a folder `{FOLDER_OF[name]}`{also}"
+                )
             raise UserError(f"{self.source} has no {name} rows")
         return part
 

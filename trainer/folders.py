@@ -36,12 +36,8 @@ SPLIT_OF = {
 }
 
 
-FOLDERS_OF = {
-    TRAINING: "they belong into a folder `train`",
-    PUBLIC: "they belong into a folder `val`, and `test` is what is measured once, at the end (PrivateTest)",
-    PRIVATE: "they belong into a folder `test`",
-}
-"""What to tell whoever has none of a split."""
+FOLDER_OF = {TRAINING: "train", PUBLIC: "val", PRIVATE: "test"}
+"""Where the pictures of a split lie, of one's own."""
 
 
 class Filed(NamedTuple):

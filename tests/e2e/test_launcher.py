@@ -266,6 +266,7 @@ def test_duration_trace_and_set(tmp_path: Path, env: dict[str, str]):
         (("launch", "numbers ! work"), "its src pad is not linked"),
         (("launch", "numbers ! nothing", "--duration", "soon"), "--duration: 'soon' is not a duration"),
         (("launch", "numbers ! nothing", "--trace", "/nosuch/x.json"), "cannot write the trace /nosuch/x.json"),
+        (("launch", "numbers ! nothing", "--trace", "/tmp/" + 300 * "x"), "File name too long"),
         (("launch", "numbers ! record path=/nosuch/file"), "/nosuch/file"),
         (("check", "numbers ! work dealy=1 ! nothing"), "did you mean 'delay'?"),
         (("inspect", "numberz"), "did you mean 'numbers'?"),

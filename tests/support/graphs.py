@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,3 +91,22 @@ def run_graph(
     run = Run(supervisor, supervisor.ledgers, error, logs, traces)
     supervisor.close()
     return run
+
+
+def records(path: Path) -> dict[str, list[list[str]]]:
+    """Camera -> its lines (without the name) as `record` wrote them."""
+    found: dict[str, list[list[str]]] = defaultdict(list)
+    for line in path.read_text().splitlines():
+        camera, *rest = line.split()
+        found[camera].append(rest)
+    return found
+
+
+def stop_after(frames: int) -> Callable[[Supervisor], None]:
+    """Ask once for the end when sink `r` has had so many."""
+
+    def tick(supervisor: Supervisor) -> None:
+        if supervisor.figures["r"].done > frames and supervisor.stop_reason is None:
+            supervisor.stop("enough")
+
+    return tick

@@ -204,7 +204,7 @@ def test_a_folder_without_the_split_that_is_needed_says_which_one_that_is(faces:
         cv2.imwrite(str(tmp_path / place), faces.images[0])
     for splits in ([TRAINING, PUBLIC], [PUBLIC]):
         with pytest.raises(
-            UserError, match="has no pictures of PublicTest: they belong into a folder `val`, and `test` is"
+            UserError, match="has no pictures of PublicTest: they belong into a folder `val`; `test` is"
         ):
             load(tmp_path, splits).split(PUBLIC)
 
