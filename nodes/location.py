@@ -1,19 +1,22 @@
-"""The `location` of a node that writes files: which file it means, and whether that can be written.
+"""The `location` of a node that writes files: which file it means, whether that can be written, and how it is replaced.
 
     path = fill_in("out/{camera}.csv", "door")
     check_suffix(path, (".csv", ".jsonl"))
     check_writable(path, overwrite=True)
 
-Shared by `videosink` and `table`. Everything that is wrong is a UserError in one line, told before the start.
+Shared by `videosink`, `picturesink` and `table`. Everything that is wrong is a UserError in one line, told before the
+start.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,10 +45,7 @@ def check_suffix(path: Path, known: Iterable[str]) -> None:
 
 def check_writable(path: Path, overwrite: bool) -> None:
     """Find out before the start what would fail with the first frame; makes the folder. UserError when it would."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create the folder {path.parent}: {error.strerror}") from None
+    make_folder(path.parent)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -58,6 +58,42 @@ def check_writable(path: Path, overwrite: bool) -> None:
         raise UserError(f"cannot write {path}: Permission denied")
     if mode is not None and not overwrite:
         raise UserError(f"{path} is there already, and overwrite is false")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it. UserError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in it
+        raise UserError(f"cannot create the folder {folder}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure that files can be made in a folder, which is made itself. UserError where they cannot."""
+    make_folder(folder)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()  # permissions do not tell all: /proc lets nobody
+    except OSError as error:
+        raise UserError(f"cannot write to the folder {folder}: {error.strerror}") from None
+
+
+def replace_file(path: Path, content: bytes, sync: bool = False) -> None:
+    """Write a file so that at every moment either the old one or the new one is there, whole.
+
+    sync: bring it to the disk first, so that this holds for a power cut too. Raises OSError; the old file then stands.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def lock(path: Path) -> int:

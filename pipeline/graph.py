@@ -266,14 +266,14 @@ def _check_files(plan: Plan, spec: GraphSpec, classes: dict[str, tuple[NodeType,
 def _identity(path: Path) -> object:
     """The same for two paths to one file, by whatever links."""
     try:
-        found = path.stat()
-        return found.st_dev, found.st_ino
-    except OSError:  # not there yet
-        pass
-    try:
-        return os.path.realpath(path)
+        real = os.path.realpath(path)  # also of `new/../talk.mp4`, whose folder `new` is yet to be made
     except OSError:  # no working folder to begin at
         return os.fspath(path)
+    try:
+        found = os.stat(real)
+    except OSError:  # not there yet
+        return real
+    return found.st_dev, found.st_ino
 
 
 def _replicas(node: NodeSpec, cameras: list[str]) -> int:

@@ -252,11 +252,14 @@ def _node(name: str, where: str, values: dict[str, Any]) -> NodeSpec:
 
 
 def _expand(value: Any, where: str) -> Any:
-    """`${NAME}` in strings becomes the environment's value."""
+    """`${NAME}` in strings becomes the environment's value. GraphError for a NUL, which no path, address or name holds
+    and which the system's calls answer with a ValueError."""
     if isinstance(value, list):
         return [_expand(v, where) for v in value]
     if not isinstance(value, str):
         return value
+    if "\0" in value:
+        raise GraphError(f"{where}: a NUL (\\0) stands in the text")
 
     def variable(match: re.Match[str]) -> str:
         if match[1] not in os.environ:

@@ -5,9 +5,7 @@ A new checkpoint replaces the old one in one step, so that a kill or a full disk
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from nodes.location import replace_file
 from pipeline.errors import UserError
 
 _FORMAT = "emograph-checkpoint-2"
@@ -94,17 +93,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Raises UserError if the disk is full or the place cannot be written; the old file then still stands.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        replace_file(path, content, sync=True)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         kept = "; the earlier one is still there" if path.is_file() else ""
         raise UserError(f"cannot write {path}: {error.strerror or error}{kept}") from error
 

@@ -1,4 +1,4 @@
-"""A webcam, a video file, a folder of pictures, an RTSP or an HTTP/MJPEG camera.
+"""A webcam, a video file, pictures, an RTSP or an HTTP/MJPEG camera.
 
     emograph launch "capture uri=0 ! haardetect ! emotion ! overlay ! display"
 
@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from nodes.capture.canvas import Canvas
 from nodes.capture.connect import NoCamera, Transport, Wishes, check_path, is_recording, open_place
 from nodes.capture.live import Live
-from nodes.capture.pictures import Pictures, other_pictures, pictures_in, size_for
+from nodes.capture.pictures import Pictures, is_picture, other_pictures, pictures_in, size_for
 from nodes.capture.reader import Interrupted, Reader, quieten
 from nodes.capture.recording import Recording, Video
 from nodes.capture.timeline import RateLimit
@@ -57,7 +57,8 @@ class Capture(Source):
         uri: Annotated[str, BeforeValidator(_text, json_schema_input_type=str | int)] = Field(
             min_length=1,
             repr=False,  # may hold a password
-            description="webcam number, /dev/video*, video file, folder of pictures, rtsp:// or http:// address",
+            description="webcam number, /dev/video*, video file, picture, folder of pictures, "
+            "rtsp:// or http:// address",
         )
         fps: float | None = Field(
             None, ge=SLOWEST, le=1000, description="at most so many frames/s; for a folder its rate, default 25"
@@ -106,7 +107,11 @@ class Capture(Source):
     @classmethod
     def reads(cls, props: Capture.Properties) -> list[Path]:
         place = parse(props.uri)
-        return [Path(place.address)] if place.kind == "path" else []
+        path = Path(place.address)
+        if place.kind != "path":
+            return []
+        # A picture's folder too: a marked copy in it, of the same name, would take the place of the picture.
+        return [path, path.parent] if is_picture(path) else [path]
 
     props: Properties
     _frames: Recording | Live | None = None
@@ -192,7 +197,7 @@ class Capture(Source):
 
         if place.kind == "path":
             path, fps = check_path(place), p.fps or FOLDER_FPS
-            if not path.is_dir():
+            if not (path.is_dir() or is_picture(path)):
                 return video(None)
             self._largest = size_for(pictures_in(path), stopping)
             if other := other_pictures(path):

@@ -1,4 +1,4 @@
-"""Folders of pictures: a time-lapse, or photographs of many sizes.
+"""Pictures, one or a folder of them: a time-lapse, or photographs of many sizes.
 
 `emograph launch "capture uri=photos/ fps=1 ! haardetect full_scan_interval=0 ! fakesink" --set mode=lossless` reads
 through this.
@@ -71,17 +71,25 @@ class Pictures:
         self._picture = None
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder in natural order (`2.png` before `10.png`). Raises UserError where there are none."""
-    paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in PICTURES), key=_natural)
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture, by its name."""
+    return path.suffix.lower() in PICTURES
+
+
+def pictures_in(place: Path) -> list[Path]:
+    """The pictures of a folder in natural order (`2.png` before `10.png`); of a file, itself. Raises UserError where
+    there are none."""
+    if not place.is_dir():
+        return [place]
+    paths = sorted(filter(is_picture, place.iterdir()), key=_natural)
     if not paths:
-        raise UserError(f"no pictures in the folder '{folder}' ({' '.join(PICTURES)})")
+        raise UserError(f"no pictures in the folder '{place}' ({' '.join(PICTURES)})")
     return paths
 
 
-def other_pictures(folder: Path) -> list[str]:
+def other_pictures(place: Path) -> list[str]:
     """The endings of the pictures in a folder that are of kinds not read here: a telephone's, animations, raw data."""
-    return [p.suffix.lower() for p in folder.iterdir() if p.suffix.lower() in _OTHER]
+    return [p.suffix.lower() for p in place.iterdir() if p.suffix.lower() in _OTHER] if place.is_dir() else []
 
 
 def size_for(paths: Iterable[Path], stopping: threading.Event) -> Size | None:

@@ -7,7 +7,6 @@ describe weights without it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 
 from nodes.emotion.architecture import ARCHITECTURE, parameter_shapes
+from nodes.location import replace_file
 from nodes.preprocess import DEFAULT, LABELS, Preprocess
 from pipeline.errors import UserError, did_you_mean, explain
 
@@ -202,14 +202,10 @@ def save_weights(path: str | Path, state_dict: dict[str, Tensor], header: Header
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise WeightsError(f"{path} was not written: {name} has values that are not finite in fp16")
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(save(tensors, {_METADATA_KEY: header.model_dump_json()}))
-        os.replace(partial, path)
+        replace_file(path, save(tensors, {_METADATA_KEY: header.model_dump_json()}))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise WeightsError(f"cannot write {path}: {error.strerror or error}") from error
 
 

@@ -14,13 +14,14 @@ from typing import Any
 
 from pydantic import Field
 
-from nodes.report.page import Facts, beside, write_page
+from nodes.location import check_folder, check_writable
+from nodes.report.page import Facts, write_page
 from nodes.report.tracks import Camera
 from pipeline import Buffer, Properties, Sink, UserError, pad
 from pipeline.monitor import Watch
 
 ACCOUNT_TIMEOUT = 0.5
-"""Seconds to wait for the final account; a stopped graph gives its nodes one second to close."""
+"""Seconds to wait for the final account; a stopped graph does not wait long for its nodes to close."""
 
 
 class Report(Sink):
@@ -40,7 +41,8 @@ class Report(Sink):
 
     def open(self) -> None:
         self._path = Path(os.path.expanduser(self.props.location))
-        self._check()
+        check_writable(self._path, overwrite=True)
+        check_folder(self._path.parent)
         self._cameras = {name: Camera(name, self.props.thumbnails) for name in self.streams}
         self._begin = time.time_ns()
         self._opened = self.clock()
@@ -57,22 +59,6 @@ class Report(Sink):
         except OSError as error:
             raise UserError(f"cannot write {self._path}: {error.strerror}") from None
         self.log("info", f"wrote {self._path}")
-
-    def _check(self) -> None:
-        """Find out before the start what would fail at the end."""
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot create the folder {self._path.parent}: {error.strerror}") from None
-        try:
-            if self._path.exists() and not self._path.is_file():  # a page takes the place of what is there
-                what = "a folder" if self._path.is_dir() else "no ordinary file"
-                raise UserError(f"cannot write {self._path}: it is {what}")
-            trial = beside(self._path)
-            trial.touch()
-            trial.unlink()
-        except OSError as error:
-            raise UserError(f"cannot write {self._path}: {error.strerror}") from None
 
     def _account(self) -> dict[str, Any] | None:
         """The run's last snapshot: by now all frames have come home, or never will. None outside of a graph."""

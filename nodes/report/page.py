@@ -6,7 +6,6 @@ What the template shows is worked out here; Jinja escapes every text, for a came
 from __future__ import annotations
 
 import base64
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import cv2
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from nodes.location import replace_file
 from nodes.overlay.look import COLOURS, colour_of, ink
 from nodes.report.timeline import Lane, axis, lanes
 from nodes.report.tracks import Camera, Track
@@ -39,19 +39,9 @@ class Facts:
     account: dict[str, Any] | None
 
 
-def beside(path: Path) -> Path:
-    """Where a page is written before it takes its place."""
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
 def write_page(path: Path, facts: Facts) -> None:
     """Write the page, whole or not at all. Raises OSError."""
-    aside = beside(path)
-    try:
-        aside.write_text(render(facts), encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    replace_file(path, render(facts).encode())
 
 
 def render(facts: Facts) -> str:

@@ -59,10 +59,10 @@ def test_a_report_that_was_not_written_is_not_claimed(tmp_path: Path):
     ("arguments", "message"),
     [
         (("--report", "/proc/nowhere/out.html"), "cannot create the folder /proc/nowhere"),
-        (("--report", "/proc/out.html"), "cannot write /proc/out.html"),
-        (("--report", "/tmp"), "cannot write /tmp: it is a folder"),
+        (("--report", "/proc/out.html"), "cannot write to the folder /proc: No such file"),
+        (("--report", "/tmp"), "location /tmp is a folder"),
         (("--report-thumbnails",), "--report-thumbnails: there is no --report for them"),
-        (("--report", "/dev/null"), "cannot write /dev/null: it is no ordinary file"),
+        (("--report", "/dev/null"), "location /dev/null is no ordinary file"),
     ],
 )
 def test_a_report_that_cannot_be_is_one_line_before_the_start(arguments: tuple[str, ...], message: str):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from nodes.capture.container import is_cut
 from nodes.capture.timeline import SECOND
+from pipeline.errors import UserError
 from tests.nodes.captures import album, harness, write
 from tests.nodes.films import film, number
 
@@ -179,3 +180,20 @@ def test_a_name_that_is_not_utf_8_can_be_told(tmp_path: Path) -> None:
 def test_only_pictures_of_a_folder_have_a_name(tmp_path: Path) -> None:
     with harness(film(tmp_path / "clip.mp4", 3)) as h:
         assert [buffer.meta for buffer in h.pull(3)] == [{}, {}, {}]
+
+
+def test_a_single_picture_is_a_folder_of_one(tmp_path: Path) -> None:
+    """With its name, its own size and turned upright; FFmpeg, which reads it too, knows none of that."""
+    folder = pictures(tmp_path / "day", SIZES)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (64, 48), "white").save(folder / "4.JPG", exif=turned)
+    assert {name: frame.shape[:2] for name, frame in frames(folder / "4.JPG").items()} == {"4.JPG": (64, 48)}
+    found = frames(folder / "1.png")
+    np.testing.assert_array_equal(found.pop("1.png"), cv2.imread(str(folder / "1.png")))
+    assert not found
+    with harness(folder / "1.png", loop=True, fps=2) as h:
+        assert [buffer.pts for buffer in h.pull(3)] == [0, SECOND // 2, SECOND]
+    write(folder / "1.png", b"\x89PNG")
+    with pytest.raises(UserError, match="day/1.png' holds no frame that can be decoded: it is damaged, or cut short"):
+        harness(folder / "1.png")

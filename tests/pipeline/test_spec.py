@@ -153,6 +153,7 @@ def test_set_overrides_what_the_file_says(tmp_path: Path):
         (("replicas: auto", "replicas: many"), r"^g.yaml:7: faces: replicas is 'many'"),
         (("type: nothing}", "type: nothing, replicas: 2}"), r"^g.yaml:8: end: replicas is for transforms"),
         (("fps: 5", 'fps: "${NO_SUCH_VARIABLE}"'), r"^g.yaml:5: door: fps: the environment variable 'NO_SUCH_VARIABLE'"),
+        (("fps: 5", r'fps: [a, "b\0c"]'), r"^g.yaml:5: door: fps: a NUL \(\\0\) stands in the text"),
         (("  end:", "  e!nd:"), r"^g.yaml:8: 'e!nd' is no name for a node"),
         (("faces ! end", "faces ! end\n  - door ! end"), r"^end: the frames of door reach it on two ways, from door and from"),
         (("  end:", "  " + 60 * "e" + ":"), r"is no name for a node: up to 41 letters"),
