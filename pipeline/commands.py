@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pipeline.cli import DEBUG, debugging
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 
 COMMANDS_GROUP = "emograph.commands"
 
@@ -122,19 +123,22 @@ def launch(
 def check(graph: Graph, settings: Set = None, as_json: Json = False) -> None:
     """Validate a graph; nothing is started, no file or camera is opened."""
     from pipeline.console import print_json
-    from pipeline.graph import expand
+    from pipeline.graph import expand, missing_files
     from pipeline.spec import load
 
-    plan = expand(load(graph, settings))
+    spec = load(graph, settings)
+    plan, missing = expand(spec), missing_files(spec)
     if as_json:
         print_json({
             "graph": plan.name, "mode": plan.mode, "cameras": plan.sources,
-            "nodes": list(plan.nodes), "processes": plan.processes,
+            "nodes": list(plan.nodes), "processes": plan.processes, "missing": missing,
         })  # fmt: skip
     else:
         cameras = "1 camera" if len(plan.sources) == 1 else f"{len(plan.sources)} cameras"
         processes = "1 process" if len(plan.processes) == 1 else f"{len(plan.processes)} processes"
         print(f"{graph}: ok: {cameras}, {len(plan.nodes)} nodes, {processes}, {plan.mode}")
+        for line in missing.values():
+            print(f"emograph: warning: {printable(line)}", file=sys.stderr)
 
 
 @app.command()

@@ -31,6 +31,18 @@ def expand(spec: GraphSpec) -> Plan:
         raise GraphError(f"{spec.where}: too many nodes one behind the other") from None
 
 
+def missing_files(spec: GraphSpec) -> dict[str, str]:
+    """Node -> a line about what it would read and what is not there, of a checked graph. No mistake of the graph, which
+    may be meant for another machine."""
+    found = {}
+    for node in spec.nodes.values():
+        cls = find(node.type).load()
+        for path in cls.reads(check_properties(cls, node.properties, node.name)):
+            if not os.path.exists(path):
+                found.setdefault(node.name, f"{node.where}: {node.name}: no such file or folder: '{path}'")
+    return found
+
+
 def attach(spec: GraphSpec, type_: str, properties: dict[str, Any]) -> None:
     """Add a sink of a type to a graph, behind the nodes that first bring what its pad needs; every camera once.
 

@@ -189,3 +189,27 @@ def test_a_tiny_dev_shm_is_no_matter():
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^a +5 +5 +0 +0 ", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_check_warns_of_files_that_are_not_there_and_the_graph_is_right_all_the_same(tmp_path: Path):
+    """It may be meant for another machine; a wrong path would else be found only when it is launched."""
+    clip, graph = tmp_path / "clip.mp4", tmp_path / "g.yaml"
+    graph.write_text(f"""
+nodes:
+  door: {{type: capture, uri: "{clip}"}}
+  faces: {{type: haardetect}}
+  mood: {{type: emotion, weights: "nosuch\\x1b.safetensors"}}
+  out: {{type: fakesink}}
+links: [door ! faces ! mood ! out]
+""")
+    weights = f"{graph}:5: mood: no such file or folder: 'nosuch?.safetensors'"
+    done = emograph("check", str(graph))
+    assert (done.returncode, done.stdout) == (0, f"{graph}: ok: 1 camera, 4 nodes, 4 processes, live\n")
+    assert done.stderr.splitlines() == [
+        f"emograph: warning: {graph}:3: door: no such file or folder: '{clip}'",
+        f"emograph: warning: {weights}",
+    ]
+    clip.write_bytes(b"")
+    assert list(json.loads(emograph("check", str(graph), "--json").stdout)["missing"]) == ["mood"]
+    done = emograph("check", str(graph), "--set", "mood.weights=resnet9-s")
+    assert (done.returncode, done.stderr) == (0, "")
