@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import struct
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -259,8 +260,10 @@ def subscribe(
 # Tables ----------------------------------------------------------------------------------------------------
 
 
-def to_dataframe(events: Iterable[Event]) -> pandas.DataFrame:
+def to_dataframe(events: Iterable[Event], labels: Iterable[str] = ()) -> pandas.DataFrame:
     """A pandas table: a row for each face of each observation, for each change and each status.
+
+    labels: expressions that have their columns also where none of them occurs.
 
     Columns: time (UTC), run (id of the publisher's process), camera, frame (its number, of an observation), picture
     (name of the file, of an observation of a folder of pictures), kind, what, track, label, score (0..1), previous, x,
@@ -269,9 +272,10 @@ def to_dataframe(events: Iterable[Event]) -> pandas.DataFrame:
     and the label (with a `?` behind it where another column has the name). An observation without faces gives no row. A
     column has the same dtype whatever comes, also when nothing does.
 
-    The events must come to an end (`timeout`, `itertools.islice`).
+    The events must come to an end (`timeout`, `itertools.islice`). A subscription that brought none at all is a
+    UserWarning: often nobody publishes at that address.
 
-    >>> table = to_dataframe(subscribe("tcp://127.0.0.1:5556", timeout=5))
+    >>> table = to_dataframe(subscribe("tcp://127.0.0.1:5556", timeout=5), labels=["happy"])
     >>> table[table.kind == "observation"].groupby("camera")["happy"].mean()
     """
     import pandas
@@ -284,23 +288,34 @@ def to_dataframe(events: Iterable[Event]) -> pandas.DataFrame:
     smoothed: dict[str, str] = {}
     """Label -> its column."""
     raw: dict[str, str] = {}
+
+    def add(label: str, prefix: str, found: dict[str, str]) -> str:
+        if label not in found:
+            found[label] = _free(prefix + label, [*columns, *smoothed.values(), *raw.values()])
+        return found[label]
+
+    for label in labels:
+        add(label, "", smoothed)
+    for label in tuple(smoothed):
+        add(label, "raw_", raw)
+    heard = False
     for event in events:
+        heard = True
         common = {name: getattr(event, name) for name in columns if hasattr(event, name)}
         common["frame"] = event.fields.get("frame") if event.kind == "observation" else None
         for face in event.regions if event.kind == "observation" else (event,):
             row = {**common, "track": face.track, "label": face.label, "score": face.score}
             row |= dict(zip(("x", "y", "width", "height"), face.box or (), strict=False))
             for label, probability in face.probabilities.items():
-                if label not in smoothed:
-                    smoothed[label] = _free(label, [*columns, *smoothed.values(), *raw.values()])
-                row[smoothed[label]] = probability
+                row[add(label, "", smoothed)] = probability
             if isinstance(face, EventRegion):
                 row["held"], row["reused"] = face.held, face.reused
                 for label, probability in face.raw.items():
-                    if label not in raw:
-                        raw[label] = _free(f"raw_{label}", [*columns, *smoothed.values(), *raw.values()])
-                    row[raw[label]] = probability
+                    row[add(label, "raw_", raw)] = probability
             rows.append(row)
+    if not heard and isinstance(events, Subscription):
+        more = ", and are cameras and kinds right" if events._cameras or events._kinds else ""
+        warnings.warn(f"no event came from {events.endpoint}: did the graph run{more}?", UserWarning, stacklevel=2)
     table = pandas.DataFrame(rows, columns=pandas.Index([*columns, *smoothed.values(), *raw.values()]))
     for name in ("frame", "track", "pts"):  # by themselves they would become floats, which keep 53 bits
         whole = [value if value is not None and abs(value) < 1 << 63 else None for value in (r.get(name) for r in rows)]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import warnings
 from datetime import UTC
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from pipeline import UserError, subscribe, to_dataframe
 from pipeline.events import decode, encode
 from pipeline.jsonlines import json_line
+from tests.support.host import free_endpoint
 from tests.support.telling import FACE, TRACK, Foreign, fields, without
 
 # Subscribing ------------------------------------------------------------------------------------------------
@@ -264,3 +266,29 @@ def test_dataframe_of_nothing_has_the_columns():
     table = to_dataframe([])
     assert len(table) == 0
     assert {"time", "camera", "track", "label", "score", "lost"} <= set(table.columns)
+
+
+def test_dataframe_has_the_columns_that_are_asked_for():
+    table = to_dataframe([], labels=["angry", "happy"])
+    assert list(table.columns)[-4:] == ["angry", "happy", "raw_angry", "raw_happy"]
+    assert {str(table[name].dtype) for name in list(table.columns)[-4:]} == {"float64"}
+    table = to_dataframe(decode(encode(fields("observation"))), labels=["angry", "happy"])
+    assert list(table.columns)[-6:] == ["angry", "happy", "sad", "raw_angry", "raw_happy", "raw_sad"]
+    assert table.angry.isna().all()
+    assert table.happy[0] == 0.75
+
+
+def test_a_table_of_an_address_where_nobody_publishes_is_a_warning():
+    endpoint = free_endpoint()
+    with pytest.warns(UserWarning, match=rf"^no event came from {endpoint}: did the graph run\?$") as told:
+        assert len(to_dataframe(subscribe(endpoint, timeout=0.01))) == 0
+    assert told[0].filename == __file__
+    with pytest.warns(UserWarning, match=r"did the graph run, and are cameras and kinds right\?$"):
+        to_dataframe(subscribe(endpoint, cameras="door", timeout=0.01))
+
+
+def test_a_table_of_a_publisher_that_shows_nobody_is_none(foreign):
+    with subscribe(foreign.endpoint, timeout=1) as events, warnings.catch_warnings(action="error"):
+        foreign.asked()
+        foreign.say(fields("observation", regions=[]))
+        assert len(to_dataframe(events)) == 0
