@@ -28,6 +28,9 @@ FER2013 = {TRAINING: 28_709, PUBLIC: 3589, PRIVATE: 3589}
 FER2013_DIGEST = "290d0eec4ca4bdea59c037a680fdd9e6165175fa85ca1d685d6467a57337ab78"
 """`FaceSet.digest` of its Training and PublicTest rows, as Kaggle's fer2013.csv has them."""
 
+INIT_ACCURACY = "public_accuracy_of_init"
+"""Figure in a header: the accuracy on PublicTest, one view, of the weights that training began with."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -217,7 +220,9 @@ def _init_line(header: Header) -> list[str]:
     if header.init is None:
         return []
     votes = ", which had learnt from FER+ votes on Training rows too" if header.init.votes else ""
-    return [f"Training began with the weights {header.init.file} (sha256 {header.init.sha256[:12]}){votes}."]
+    line = f"Training began with the weights {header.init.file} (sha256 {header.init.sha256[:12]}){votes}."
+    before = header.metrics.get(INIT_ACCURACY)
+    return [line + (f" They were right on {before:.2%} of PublicTest in one view." if before is not None else "")]
 
 
 def _teaching_line(header: Header) -> list[str]:

@@ -37,10 +37,12 @@ def train(
     seeds: Annotated[int, typer.Option(min=1, help="train with so many seeds, report mean and deviation")] = 1,
 ) -> None:
     """Train weights; the same command again goes on where a stopped run was."""
+    from nodes.emotion.weights import read_header
+    from trainer.card import INIT_ACCURACY
     from trainer.console import TrainingView, print_evaluation
     from trainer.prepare import check_votes, load_for_training, pick_device
     from trainer.recipe import load_recipe
-    from trainer.session import CHECKPOINT, check_parents, saved_epochs, train_run, train_seeds
+    from trainer.session import CHECKPOINT, WEIGHTS, check_parents, saved_epochs, train_run, train_seeds
 
     checked = load_recipe(recipe, overrides or [])
     check_parents(checked)
@@ -67,6 +69,10 @@ def train(
         raise typer.Exit(130) from None
     if seeds == 1:
         print_evaluation(result)
+        begun = read_header(folder / WEIGHTS).metrics.get(INIT_ACCURACY)
+        if begun is not None:
+            now = result.figures["none"].accuracy
+            print(f"right on PublicTest, one view: {begun:.2%} with {checked.init} as it is, {now:.2%} after training")
     else:
         mean, deviation = summary["public_accuracy_mean"], summary["public_accuracy_deviation"]
         print(f"PublicTest accuracy over {seeds} seeds: mean {mean:.2%}, deviation {deviation:.2%}")

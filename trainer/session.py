@@ -35,7 +35,7 @@ from nodes.emotion.weights import (
 from nodes.preprocess import DEFAULT
 from pipeline.errors import UserError
 from trainer.allocator import keep_freed_memory
-from trainer.card import Entry, card
+from trainer.card import INIT_ACCURACY, Entry, card
 from trainer.checkpoint import load_checkpoint, write_whole
 from trainer.commandline import joined
 from trainer.dataset import FaceSet
@@ -140,6 +140,10 @@ def train_run(
         tell(progress)
 
     net = run.train(checkpoint, save_and_tell)
+    begun = {}
+    if init is not None:
+        answers = predict_logits(init.to(place), data.public_faces.images)[0].argmax(axis=1)
+        begun = {INIT_ACCURACY: float((answers == data.public_faces.labels).mean())}
     header = Header(
         width=recipe.width,
         recipe=_for_others(recipe),
@@ -151,6 +155,7 @@ def train_run(
             "training_faces": len(data.training),
             "epochs": len(run.history),
             "seconds": sum(row["seconds"] for row in run.history),
+            **begun,
         },
         command=_command(),
         git_commit=", ".join(run.commits),

@@ -77,6 +77,17 @@ def test_train_evaluate_export(recipe: Path, data: Path, tmp_path: Path) -> None
     assert (tmp_path / "net.onnx").stat().st_size > 10_000
 
 
+def test_fine_tuning_says_what_it_was_worth(recipe: Path, data: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    call(cli.train, recipe, "--data", data, "--out", first, "--device", "cpu", "epochs=1")
+    init = first / "weights.safetensors"
+    arguments = (cli.train, recipe, "--data", data, "--out", second, "--device", "cpu", f"init={init}")
+    for said in (call(*arguments), call(*arguments)):  # the second time nothing is trained
+        before, after = (read_header(run / "weights.safetensors").metrics["public_accuracy"] for run in (first, second))
+        line = f"right on PublicTest, one view: {before:.2%} with {init} as it is, {after:.2%} after training"
+        assert said.splitlines()[-2:] == [line, f"results are in {second}"]
+
+
 def test_first_weights_are_checked_before_the_data_are_read(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no weights are called 'resnet8'"):
         call(cli.train, recipe, "--data", tmp_path / "none.csv", "--out", tmp_path / "run", "init=resnet8")

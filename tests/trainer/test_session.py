@@ -20,8 +20,9 @@ from nodes.emotion.weights import load_weights, read_header, save_weights
 from nodes.preprocess import DEFAULT, LABELS
 from pipeline.errors import UserError
 from trainer import metrics, session
-from trainer.card import training_lines
+from trainer.card import INIT_ACCURACY, training_lines
 from trainer.dataset import FaceSet
+from trainer.evaluate import evaluate
 from trainer.ferplus import VOTES
 from trainer.folders import PRIVATE, PUBLIC, TRAINING
 from trainer.loop import Progress
@@ -216,7 +217,11 @@ def test_a_run_begins_with_the_weights_that_its_recipe_names(few: FaceSet, train
     assert header.init is not None
     assert (header.init.width, header.init.votes, header.init.sha256) == (4, True, file_sha256(first))
     assert header.recipe["init"] == header.init.file == f"{tmp_path.name}/first.safetensors"
-    assert "Training began with the weights" in (out / "MODEL_CARD.md").read_text()
+    first_accuracy = evaluate(*load_weights(first), few.split(PUBLIC), PUBLIC).figures["none"].accuracy
+    assert header.metrics[INIT_ACCURACY] == first_accuracy
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "Training began with the weights" in card
+    assert f"They were right on {first_accuracy:.2%} of PublicTest in one view." in card
     assert is_finished(out, wanted, run_inputs(wanted, few, None))
 
     train_run(recipe(optimizer="sgd"), few, tmp_path / "other", "cpu")
