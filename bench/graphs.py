@@ -12,7 +12,8 @@ import psutil
 
 from pipeline.errors import UserError
 from pipeline.graph import expand
-from pipeline.spec import load, parse_yaml
+from pipeline.graphfile import parse_yaml
+from pipeline.load import load
 from pipeline.subscription import subscribe
 from pipeline.supervisor import Supervisor
 

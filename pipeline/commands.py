@@ -124,7 +124,7 @@ def check(graph: Graph, settings: Set = None, as_json: Json = False) -> None:
     """Validate a graph; nothing is started, no file or camera is opened."""
     from pipeline.console import print_json
     from pipeline.graph import expand, missing_files
-    from pipeline.spec import load
+    from pipeline.load import load
 
     spec = load(graph, settings)
     plan, missing = expand(spec), missing_files(spec)
@@ -173,7 +173,7 @@ def graph(
     from pipeline import diagram
     from pipeline.errors import did_you_mean
     from pipeline.graph import expand
-    from pipeline.spec import load
+    from pipeline.load import load
 
     if format not in diagram.FORMATS:
         raise UserError(f"unknown format '{format}'{did_you_mean(format, diagram.FORMATS)}")

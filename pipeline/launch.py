@@ -19,9 +19,9 @@ from pipeline.errors import GraphError, UserError, printable
 from pipeline.graph import attach, expand
 from pipeline.lines import Lines
 from pipeline.live import LiveStatus
+from pipeline.load import load
 from pipeline.plan import Plan
 from pipeline.registry import find
-from pipeline.spec import load
 from pipeline.streams import silence
 from pipeline.subscription import Subscription, subscribe
 from pipeline.supervisor import Supervisor

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.graph import expand
+from pipeline.load import load
 from pipeline.registry import node_types
-from pipeline.spec import load
 from tests.support.graphs import ROOT
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -39,7 +39,7 @@ def test_imports_run_one_way(package: str, forbidden: set[str]):
 
 def test_checking_a_graph_and_subscribing_import_no_torch():
     code = (
-        "import sys; from pipeline.graph import expand; from pipeline.spec import load; "
+        "import sys; from pipeline.graph import expand; from pipeline.load import load; "
         "expand(load('configs/graphs/demo.yaml')); from pipeline import subscribe; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=100).returncode == 0

@@ -14,7 +14,7 @@ import pytest
 from nodes.capture import Capture
 from pipeline.errors import GraphError, UserError
 from pipeline.graph import expand
-from pipeline.spec import parse_launch
+from pipeline.launchstring import parse_launch
 from tests.nodes.captures import OPTIONAL, album, halve, harness, write
 from tests.nodes.films import film
 

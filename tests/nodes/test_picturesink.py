@@ -11,7 +11,7 @@ import pytest
 from nodes.picturesink import LONGEST, PictureSink, name_for
 from pipeline import GraphError, Harness, Region, UserError
 from pipeline.graph import expand
-from pipeline.spec import parse_launch
+from pipeline.launchstring import parse_launch
 from tests.nodes.captures import album
 from tests.support.graphs import ROOT, run_graph
 

@@ -16,7 +16,7 @@ from nodes.report.timeline import LEFT, WIDTH, axis, lanes
 from nodes.report.tracks import BINS, Camera, Track
 from pipeline import GraphError, Harness, Region, UserError
 from pipeline.graph import attach, expand
-from pipeline.spec import load
+from pipeline.load import load
 
 FRAME = np.zeros((48, 64, 3), np.uint8)
 

@@ -21,7 +21,7 @@ from nodes.preprocess import LABELS
 from nodes.table import COLUMNS, Table
 from pipeline import GraphError, Harness, Region, UserError
 from pipeline.graph import attach, expand
-from pipeline.spec import load
+from pipeline.load import load
 
 HEADER = [*COLUMNS, *LABELS, *(f"raw_{label}" for label in LABELS)]
 MS = 1_000_000

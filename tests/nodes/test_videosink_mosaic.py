@@ -13,7 +13,7 @@ from nodes.videosink import VideoSink
 from nodes.videosink.wall import Shelf
 from pipeline import GraphError, Harness, UserError
 from pipeline.graph import expand
-from pipeline.spec import load
+from pipeline.load import load
 from tests.nodes.recordings import MS, SECOND, read
 
 

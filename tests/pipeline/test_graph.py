@@ -10,7 +10,8 @@ import pytest
 from pipeline import diagram
 from pipeline.errors import GraphError
 from pipeline.graph import expand
-from pipeline.spec import parse_launch, parse_yaml
+from pipeline.graphfile import parse_yaml
+from pipeline.launchstring import parse_launch
 
 pytestmark = pytest.mark.usefixtures("engine_nodes")
 

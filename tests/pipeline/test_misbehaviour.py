@@ -14,8 +14,8 @@ import zmq
 
 from pipeline import wire
 from pipeline.graph import expand
+from pipeline.load import load
 from pipeline.plan import bus_endpoint
-from pipeline.spec import load
 from pipeline.supervisor import Supervisor
 from tests.support.graphs import run_graph, stop_after
 

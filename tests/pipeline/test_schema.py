@@ -13,8 +13,8 @@ from jsonschema import Draft7Validator
 from pipeline.commands import inspect
 from pipeline.errors import GraphError, UserError
 from pipeline.graph import expand
+from pipeline.graphfile import parse_yaml
 from pipeline.schema import graph_schema
-from pipeline.spec import parse_yaml
 from tests.support.graphs import register_plugin
 
 GRAPHS = sorted((Path(__file__).parents[2] / "configs/graphs").glob("*.yaml"))

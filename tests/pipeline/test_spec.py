@@ -10,7 +10,9 @@ import pytest
 
 from pipeline.errors import GraphError
 from pipeline.graph import expand
-from pipeline.spec import load, parse_launch, parse_yaml
+from pipeline.graphfile import parse_yaml
+from pipeline.launchstring import parse_launch
+from pipeline.load import load
 
 pytestmark = pytest.mark.usefixtures("engine_nodes")
 

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import trace as trace_module
 from pipeline.graph import expand
-from pipeline.spec import load
+from pipeline.load import load
 from pipeline.trace import TraceFile
 from tests.support.graphs import ROOT, run_graph
 
@@ -86,7 +86,7 @@ def test_a_trace_for_which_there_is_no_room_is_told_and_leaves_nothing(tmp_path:
 import resource, signal
 from pathlib import Path
 from pipeline.graph import expand
-from pipeline.spec import load
+from pipeline.load import load
 from pipeline.trace import TraceFile
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 file = TraceFile(Path({str(path)!r}), expand(load("testsrc name=a ! fakesink name=n")))

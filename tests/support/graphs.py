@@ -14,9 +14,10 @@ from typing import Any
 from pipeline import registry
 from pipeline.errors import UserError
 from pipeline.graph import expand
+from pipeline.graphfile import parse_yaml
+from pipeline.load import load
 from pipeline.registry import NodeType
 from pipeline.ring import Ledger
-from pipeline.spec import load, parse_yaml
 from pipeline.supervisor import Supervisor
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,175 @@
+"""A graph file: YAML with the line of everything in it.
+
+    spec = parse_file(Path("configs/graphs/demo.yaml"))
+
+docs/graphs.md says what may stand in one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.errors import GraphError, did_you_mean
+from pipeline.spec import GraphSpec, fill_in_variables, names_in
+
+GRAPH_KEYS = ("name", "mode", "latency_budget", "nodes", "links")
+MAX_ITEMS = 10_000
+"""Values in one property of a graph file."""
+_MERGE = "tag:yaml.org,2002:merge"
+# `- [door, desk] ! faces` is no YAML (a flow sequence with something behind it), yet the natural way to write it.
+_LIST_LINK = re.compile(r"^(\s*-\s+)(\[[^\]\n]*\]\s*!.*?)(\s+#.*)?$", re.MULTILINE)
+
+
+def parse_file(path: Path) -> GraphSpec:
+    """A graph file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise GraphError(f"no such graph file: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise GraphError(f"cannot read {path}: {reason}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, file: str) -> GraphSpec:
+    """A graph from YAML text; `file` is for messages."""
+    try:
+        root = yaml.compose(_LIST_LINK.sub(_quoted, text), Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise _syntax_error(error, file) from None
+    except RecursionError:
+        raise GraphError(f"{file}: YAML syntax: too many brackets inside each other") from None
+    if root is None:
+        raise GraphError(f"{file}: the file is empty; a graph has 'nodes' and 'links'")
+    spec = GraphSpec(os.fsencode(Path(file).stem).decode(errors="replace"), file)
+    found = _mapping(root, file, "a graph")
+    for key, (where, node) in found.items():
+        if key not in GRAPH_KEYS:
+            raise GraphError(f"{where}: unknown key '{key}'{did_you_mean(key, GRAPH_KEYS)}")
+        if key == "nodes":
+            for name, (place, body) in _mapping(node, file, "'nodes'").items():
+                _add_node(spec, name, place, _mapping(body, file, f"node '{name}'"))
+        elif key != "links":
+            spec.set(key, _value(node, where), where)
+    for key in ("nodes", "links"):
+        if key not in found:
+            raise GraphError(f"{file}: '{key}' is missing")
+    where, links = found["links"]
+    if not isinstance(links, yaml.SequenceNode):
+        raise GraphError(f"{where}: 'links' is a list of lines such as '- camera ! faces ! mood'")
+    for item in links.value:
+        place = _where(file, item)
+        if not isinstance(item, yaml.ScalarNode):
+            raise GraphError(f"{place}: a link is a line such as 'camera ! faces ! mood'")
+        _add_links(spec, item.value, place)
+    return spec
+
+
+def _syntax_error(error: yaml.YAMLError, file: str) -> GraphError:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return GraphError(f"{file}: YAML syntax: {error}")
+    mark = error.problem_mark or error.context_mark
+    line = f":{mark.line + 1}" if mark else ""
+    context, first = error.context, error.context_mark
+    if context and first and mark and first.line != mark.line:
+        context += f" (line {first.line + 1})"
+    return GraphError(f"{file}{line}: YAML syntax: {' '.join(filter(None, (context, error.problem)))}")
+
+
+def _quoted(match: re.Match[str]) -> str:
+    link = match[2].replace('"', '\\"')
+    return f'{match[1]}"{link}"{match[3] or ""}'
+
+
+def _where(file: str, node: yaml.Node) -> str:
+    return f"{file}:{node.start_mark.line + 1}"
+
+
+Entries = dict[str, tuple[str, yaml.Node]]
+"""key -> (place, value)."""
+
+
+def _mapping(node: yaml.Node, file: str, what: str, known: dict[int, Entries] | None = None) -> Entries:
+    """The entries of a map; a key that stands twice is an error, where YAML would take the last.
+
+    What is merged (`<<: *door`) comes after a map's own keys and does not replace them (https://yaml.org/type/merge.html).
+    known: what was found of nodes already, since a few lines of merges of merges lead to one many times.
+    """
+    if not isinstance(node, yaml.MappingNode):
+        raise GraphError(f"{_where(file, node)}: {what} must be a map of 'key: value'")
+    known = {} if known is None else known
+    found: Entries = {}
+    merged: list[tuple[str, yaml.Node]] = []
+    for key_node, value in node.value:
+        place = _where(file, key_node)
+        if not isinstance(key_node, yaml.ScalarNode):
+            # An alias is where its anchor is.
+            raise GraphError(f"{_where(file, node)}: a key of {what} must be a plain word; to merge: '<<: *name'")
+        key = key_node.value
+        if key in found or (key_node.tag == _MERGE and merged):
+            first = merged[0][0] if key_node.tag == _MERGE else found[key][0]
+            raise GraphError(f"{place}: duplicate name '{key}' in {what}; first at {first}")
+        if key_node.tag == _MERGE:
+            others = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            merged += [(place, other) for other in others]
+        elif key.startswith("<"):
+            raise GraphError(f"{place}: '{key}' in {what}: to merge another node's keys write '<<: *name'")
+        else:
+            found[key] = place, value
+    for place, other in merged:
+        if not isinstance(other, yaml.MappingNode):
+            raise GraphError(f"{place}: '<<' in {what} needs a map that has an anchor: '<<: *name'")
+        try:
+            if id(other) not in known:
+                known[id(other)] = _mapping(other, file, what, known)
+        except RecursionError:
+            raise GraphError(f"{place}: '<<' in {what} leads back to itself") from None
+        found |= {key: entry for key, entry in known[id(other)].items() if key not in found}
+    return found
+
+
+def _value(node: yaml.Node, where: str) -> Any:
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a tag that means nothing; no date, no number
+        reason = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
+        raise GraphError(f"{where}: {reason}") from None
+    finally:
+        loader.dispose()
+
+
+def _add_node(spec: GraphSpec, name: str, where: str, body: dict[str, tuple[str, yaml.Node]]) -> None:
+    values: dict[str, Any] = {}
+    for key, (place, node) in body.items():
+        at = f"{place}: {name}: {key}"
+        value = _value(node, at)
+        if _is_huge(value):
+            raise GraphError(f"{at}: more than {MAX_ITEMS:,} values, aliases included")
+        values[key] = fill_in_variables(value, at)
+    spec.define(name, where, values)
+
+
+def _is_huge(value: Any) -> bool:
+    """Whether lists in lists have more than MAX_ITEMS values: a few lines of aliases of aliases are millions."""
+    count, left = 0, [value]
+    while left and count <= MAX_ITEMS:
+        item = left.pop()
+        count += 1
+        if isinstance(item, list):
+            left += item[: MAX_ITEMS + 1]
+    return count > MAX_ITEMS
+
+
+def _add_links(spec: GraphSpec, text: str, where: str) -> None:
+    """One line of links: `[a, b] ! c ! d`."""
+    parts = [part.strip() for part in text.split("!")]
+    if len(parts) < 2 or not all(parts):
+        raise GraphError(f"{where}: '{text}' links nothing; write 'a ! b'")
+    spec.connect([names_in(part, where) for part in parts], where)

@@ -1,0 +1,93 @@
+"""A launch string: a graph in one line, as in gst-launch.
+
+spec = parse_launch("testsrc name=a ! haardetect name=f ! fakesink  testsrc name=b ! f.")
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import yaml
+
+from pipeline.errors import GraphError
+from pipeline.spec import GraphSpec, fill_in_variables, names_in
+
+
+def parse_launch(text: str) -> GraphSpec:
+    """A graph from a launch string: `type name=n prop=value ! type ! n.`, as in gst-launch."""
+    where = "launch string"
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    try:
+        words = list(lexer)
+    except ValueError as error:
+        raise GraphError(f"{where}: {error}") from None
+    spec = GraphSpec("launch", where)
+    # First the elements, then the links: a reference may stand before what it refers to.
+    chains: list[list[list[str]]] = []
+    wants_link = False
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if word == "!":
+            if wants_link or not chains:
+                raise GraphError(f"{where}: '!' with nothing before it")
+            wants_link = True
+            continue
+        if word.startswith("["):
+            while not word.endswith("]") and position < len(words):
+                word += " " + words[position]
+                position += 1
+            element = names_in(word, where)
+        elif word.endswith("."):
+            element = names_in(word, where)
+        elif "=" in word:
+            raise GraphError(f"{where}: '{word}' belongs to no node; a property follows its node's type")
+        else:
+            values: dict[str, Any] = {"type": word}
+            while position < len(words) and re.match(r"[A-Za-z_]\w*=", words[position]):
+                key, _, value = words[position].partition("=")
+                position += 1
+                if key in values:
+                    raise GraphError(f"{where}: {word}: '{key}' is given twice")
+                given = scalar(value)
+                if key in ("name", "process") and isinstance(given, bool):
+                    given = value  # a camera may be called `yes` or `on`
+                values[key] = fill_in_variables(given, f"{where}: {word}: {key}")
+            name = str(values.pop("name", "")) or _number(spec, word)
+            spec.define(name, where, values)
+            element = [name]
+        if wants_link:
+            chains[-1].append(element)
+        else:
+            chains.append([element])
+        wants_link = False
+    if wants_link:
+        raise GraphError(f"{where}: '!' with nothing behind it")
+    for chain in chains:
+        spec.connect(chain, where)
+    return spec
+
+
+def _number(spec: GraphSpec, type_: str) -> str:
+    index = sum(1 for node in spec.nodes.values() if node.type == type_)
+    while f"{type_}{index}" in spec.nodes:
+        index += 1
+    return f"{type_}{index}"
+
+
+def scalar(text: str) -> Any:
+    """A word of the command line as YAML would read it: numbers, true/false, text in quotes; else the word itself.
+
+    What a variable of the environment then puts into it is text, as in a file.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+        return text  # `2024-13-45` is no date, but may be a name
+    quoted = text[:1] in ("'", '"')
+    return value if isinstance(value, (int, float, bool)) or (quoted and isinstance(value, str)) else text
