@@ -9,13 +9,11 @@ it with its own code. Of several faces found in a frame the one that overlaps th
 from __future__ import annotations
 
 import json
-import subprocess
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from bench.peers import HOW_TO_GET_FER
+from bench.peers import MissingPeer, ask_fer
 from bench.record import Result, Settings
 from nodes.emotion.weights import available, load_weights
 from nodes.preprocess import LABELS
@@ -26,7 +24,6 @@ from trainer.metrics import wilson
 from trainer.predict import predict_logits, probabilities
 from trainer.through_detector import Found, best_box, find_faces, in_a_frame
 
-SCRIPT = Path(__file__).parent / "peers" / "fer_faces.py"
 PEER = "fer (package)"
 MIRRORED = " with mirror: true"
 
@@ -52,9 +49,10 @@ def run(settings: Settings) -> Result:
         if not settings.wants(name):
             continue
         if name == PEER:
-            answers = _fer(faces.images, settings.python)
-            if answers is None:
-                result.skipped.append(HOW_TO_GET_FER)
+            try:
+                answers = _fer(faces.images, settings.python)
+            except MissingPeer as missing:
+                result.skipped.append(str(missing))
                 continue
         else:
             found = found or find_faces(faces.images)
@@ -96,22 +94,11 @@ def _ours(name: str, faces: FaceSet, found: Found) -> Answers:
     return Answers(named(faces.images), framed)
 
 
-def _fer(images: np.ndarray, python: str) -> Answers | None:
-    """What the package says in its own Python; None where that has it not."""
+def _fer(images: np.ndarray, python: str) -> Answers:
+    """What the package says in its own Python. Raises MissingPeer."""
     side, frame_side = images.shape[1], len(in_a_frame(images[0]))
-    command = [python, str(SCRIPT), *map(str, (len(images), side, frame_side))]
-    try:
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        ) as peer:
-            assert peer.stdin is not None
-            assert peer.stdout is not None
-            for image in images:
-                peer.stdin.write(image.tobytes() + in_a_frame(image).tobytes())
-            peer.stdin.close()
-            said = json.loads(peer.stdout.read())
-    except (OSError, ValueError):
-        return None
+    given = (image.tobytes() + in_a_frame(image).tobytes() for image in images)
+    said = json.loads(ask_fer(python, "fer_faces.py", len(images), side, frame_side, given=given))
     alone = [LABELS.index(one["face"]) for one in said]
     framed = []
     for one in said:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import signal
+import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from bench.record import RESULTS, Result, Settings, cell
+from nodes.location import check_folder
 from pipeline.errors import UserError, did_you_mean
 
 BENCHMARKS = {
@@ -21,13 +25,24 @@ BENCHMARKS = {
     "startup": "from the command to the first event",
     "train": "the trainer: images/s against a plain loop with DataLoader and torchvision transforms",
 }
+WITH_DEVICE = ("classify", "train")
+"""Those that may run on a GPU."""
 
 
 def bench(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help=", ".join(BENCHMARKS))] = None,
     runs: Annotated[int, typer.Option(min=1, help="repetitions; the median counts")] = 3,
-    seconds: Annotated[float, typer.Option(min=0.1, help="length of one measurement")] = 5.0,
-    only: Annotated[list[str] | None, typer.Option(help="only this contestant (repeat for several)")] = None,
+    seconds: Annotated[
+        float,
+        typer.Option(min=0.1, max=3600, help="length of one measurement (e2e: live graphs take 10 to 20)"),
+    ] = 5.0,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONTESTANT",
+            help="only this row of the tables (e2e: efficiency, live, growth, overload); repeat for several",
+        ),
+    ] = None,
     videos: Annotated[Path | None, typer.Option(help="folder of clips with faces")] = None,
     data: Annotated[Path | None, typer.Option(help="fer2013.csv, for accuracies and training")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
@@ -44,6 +59,10 @@ def bench(
         return
     if name not in BENCHMARKS:
         raise UserError(f"no benchmark is called '{name}'{did_you_mean(name, BENCHMARKS)}")
+    if device != "cpu" and name not in WITH_DEVICE:
+        raise UserError(f"--device {device}: only {' and '.join(WITH_DEVICE)} run on another device than the CPU")
+    if save:
+        check_folder(RESULTS)
     settings = Settings(runs, seconds, tuple(only or ()), data=data, device=device)
     if python is not None:
         if shutil.which(python) is None:
@@ -51,17 +70,32 @@ def bench(
         settings.python = python
     if videos is not None:
         settings.videos = videos
-    benchmark = importlib.import_module(f"bench.{name}")
-    offered = set(benchmark.contestants(settings))
-    for unknown in sorted(set(settings.only) - offered):
-        raise UserError(f"nothing in {name} is called '{unknown}'{did_you_mean(unknown, offered)}")
-    result: Result = benchmark.run(settings)
+    for end in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(end, _leave)
+    try:
+        benchmark = importlib.import_module(f"bench.{name}")
+        offered = benchmark.contestants(settings)
+        for unknown in sorted(set(settings.only) - set(offered)):
+            # Some have commas in their names.
+            raise UserError(f"nothing in {name} is called '{unknown}'{did_you_mean(unknown, offered, between=' | ')}")
+        result: Result = benchmark.run(settings)
+    except ModuleNotFoundError as error:
+        raise UserError(f"this benchmark needs {error.name}: uv sync --extra bench") from error
     if as_json:
         print(dumps(result.as_dict(settings)))
     else:
         show(result)
     if save:
-        typer.echo(f"written to {result.write(settings)}", err=as_json)
+        try:
+            page = result.write(settings)
+        except OSError as error:
+            raise UserError(f"cannot write to {RESULTS}: {error.strerror}") from None
+        typer.echo(f"written to {page}", err=as_json)
+
+
+def _leave(signal_number: int, frame: FrameType | None) -> None:
+    """A terminal that is closed, or a kill: what was started is ended as after Ctrl-C."""
+    sys.exit(128 + signal_number)
 
 
 def show(result: Result) -> None:

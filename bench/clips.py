@@ -15,7 +15,7 @@ SUFFIXES = {".mkv", ".mp4", ".avi"}
 
 def find_clips(folder: Path) -> list[Path]:
     """The clips of a folder, by name. UserError if there are none, or one has no frame that OpenCV can read."""
-    clips = sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
+    clips = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not clips and folder == Settings.videos:  # nobody named it
         raise UserError("this benchmark plays videos with faces: name a folder of them, --videos DIR")
     if not clips:

@@ -7,22 +7,24 @@ plain cascade found with its usual 5.
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import queue
 import re
 import shutil
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 
+from bench.children import CONTEXT, orphaned, started
 from bench.clips import find_clips
 from bench.record import Result, Row, Settings, middle
 from nodes.facedetector import CASCADES
@@ -32,7 +34,6 @@ from pipeline import Buffer, Harness, UserError
 
 CASCADE = Path(cv2.__file__).parent / "data" / CASCADES["frontal"]
 SURE = 8
-START_LIMIT = 300.0
 NEAR = 0.5
 """Seconds around a frame in which a sure face there speaks for a doubtful one."""
 Boxes = list[np.ndarray]
@@ -46,8 +47,8 @@ class Clip:
     name: str
     fps: float
     frames: list[np.ndarray]
-    faces: Boxes
-    counts: list[np.ndarray]
+    faces: Boxes = field(default_factory=list)
+    counts: list[np.ndarray] = field(default_factory=list)
 
     def is_face(self, index: int, box: Any) -> bool:
         """Whether the plain cascade is sure of a face at that place about then."""
@@ -59,42 +60,54 @@ class Clip:
         return False
 
 
-WAYS: dict[str, tuple[Callable[[list[Clip], Path], float], int]] = {
+Way = Callable[[list[Clip], Path], float]
+"""How to measure a contestant's seconds, of clips in memory and their folder. Raises _Missing where it is not there."""
+
+
+class _Missing(Exception):
+    """A peer that cannot run, and why."""
+
+
+TWO = "haardetect, two cameras"
+GSTREAMER = "GStreamer facedetect"
+WAYS: dict[str, tuple[Way, int]] = {
     "plain cascade, one core": (lambda clips, _: _time_plain(clips, 1), 1),
     "plain cascade, both cores": (lambda clips, _: _time_plain(clips, 2), 2),
     "haardetect, one camera": (lambda clips, _: _time_haardetect(clips), 1),
-    "haardetect, two cameras": (lambda _, videos: _time_two(videos), 2),
+    TWO: (lambda _, videos: _time_two(videos), 2),
     "haardetect, full_scan_interval 0": (lambda clips, _: _time_haardetect(clips, full_scan_interval=0), 1),
+    GSTREAMER: (lambda clips, _: _time_gstreamer(clips), 2),
 }
-"""Contestant -> how to measure its seconds, of clips in memory and their folder, and the cores it has."""
-GSTREAMER = "GStreamer facedetect"
+"""Contestant -> how it is measured, and the cores it has."""
 
 
 def contestants(settings: Settings) -> list[str]:
-    return [*WAYS, GSTREAMER]
+    return list(WAYS)
 
 
 def run(settings: Settings) -> Result:
     """Every clip by every contestant; a table of speed, one of what was found, one per clip."""
     result = Result("detect")
-    clips = [_read(path) for path in find_clips(settings.videos)]
+    paths = find_clips(settings.videos)
+    _check_memory(paths, copies=3 if settings.wants(TWO) else 1)
+    clips = [_decode(path) for path in paths]
+    for clip in clips:
+        _judge(clip)
     frames = sum(len(clip.frames) for clip in clips)
-    ways = {name: way for name, way in WAYS.items() if settings.wants(name)}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS if settings.wants(name)}
     for _ in range(settings.runs):
-        for name, (measure, _) in ways.items():
-            seconds[name].append(measure(clips, settings.videos))
-    rows = {
-        name: {"contestant": name, "cores": cores, "frames/s": frames / middle(seconds[name])}
-        for name, (_, cores) in ways.items()
-    }
-    if settings.wants(GSTREAMER):
-        _add_gstreamer(rows, clips, settings, result)
-    base = {1: rows.get("plain cascade, one core"), 2: rows.get("plain cascade, both cores")}
-    for row in rows.values():
-        against = base[int(row["cores"])]
-        row["x plain, same cores"] = row["frames/s"] / against["frames/s"] if against else None
-        result.add("speed", **row)
+        for name in tuple(seconds):
+            try:
+                seconds[name].append(WAYS[name][0](clips, settings.videos))
+            except _Missing as missing:
+                result.skipped.append(f"{name}: {missing}")
+                del seconds[name]
+    rates = {name: frames / middle(taken) for name, taken in seconds.items()}
+    plain = {1: rates.get("plain cascade, one core"), 2: rates.get("plain cascade, both cores")}
+    for name, rate in rates.items():
+        cores = WAYS[name][1]
+        ratio = rate / base if (base := plain[cores]) else None
+        result.add("speed", contestant=name, cores=cores, **{"frames/s": rate, "x plain, same cores": ratio})
     _accuracy(clips, result)
     result.notes.append(
         "Decoded frames in memory; grey conversion, tracking and cutting of the patches are inside haardetect's time. "
@@ -103,19 +116,36 @@ def run(settings: Settings) -> Result:
     return result
 
 
-def _read(path: Path) -> Clip:
+def _check_memory(paths: list[Path], copies: int) -> None:
+    """UserError where the decoded frames would not fit into memory, by what the headers say of them."""
+    wanted = 0
+    for path in paths:
+        video = cv2.VideoCapture(str(path))
+        sizes = (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        wanted += round(3 * copies * np.prod([max(0.0, video.get(size)) for size in sizes]))
+    there = psutil.virtual_memory().available
+    if wanted > 0.8 * there:
+        raise UserError(
+            f"the clips' frames would take {wanted / 1e9:.1f} GB of memory, and {there / 1e9:.1f} GB are free: "
+            "give shorter clips, --videos DIR"
+        )
+
+
+def _decode(path: Path) -> Clip:
     video = cv2.VideoCapture(str(path))
-    fps = video.get(cv2.CAP_PROP_FPS) or 30.0
-    frames = []
+    clip = Clip(path.name, video.get(cv2.CAP_PROP_FPS) or 30.0, [])
     while (frame := video.read()[1]) is not None:
-        frames.append(frame)
-    clip = Clip(path.name, fps, frames, [], [])
+        clip.frames.append(frame)
+    return clip
+
+
+def _judge(clip: Clip) -> None:
+    """What the plain cascade says of each frame."""
     plain = _plain()
-    for frame in frames:
+    for frame in clip.frames:
         boxes, counts = plain.detectMultiScale2(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), 1.1, 5, minSize=(30, 30))
         clip.faces.append(np.reshape(boxes, (-1, 4)))
         clip.counts.append(np.ravel(counts))
-    return clip
 
 
 def _plain() -> cv2.CascadeClassifier:
@@ -158,58 +188,64 @@ def _time_haardetect(clips: list[Clip], **properties: Any) -> float:
 
 def _time_two(videos: Path) -> float:
     """Two processes at once; the time that one camera's frames take when both cores are busy, halved."""
-    context = multiprocessing.get_context("spawn")
-    ready, go = context.Barrier(3), context.Event()
-    times: Any = context.Queue()
-    processes = [context.Process(target=_one_of_two, args=(videos, ready, go, times)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    try:
-        ready.wait(START_LIMIT)
+    go, told = CONTEXT.Event(), CONTEXT.Queue()
+    with started(_one_of_two, [(videos, go, told)] * 2) as processes:
+        for _ in processes:
+            _next(told, processes)
         go.set()
-        longest = max(times.get(timeout=START_LIMIT) for _ in processes)
-    except (threading.BrokenBarrierError, queue.Empty):
-        raise UserError("the two processes that detect side by side did not come to an end") from None
-    for process in processes:
-        process.join()
-    return longest / 2
+        return max(_next(told, processes) for _ in processes) / 2
 
 
-def _one_of_two(videos: Path, ready: Any, go: Any, times: Any) -> None:
-    clips = [_read(path) for path in find_clips(videos)]
-    ready.wait()
-    go.wait()
-    times.put(_time_haardetect(clips))
+def _next(told: Any, processes: list[SpawnProcess]) -> float:
+    """What one of the processes says next. UserError if one died."""
+    while True:
+        try:
+            return told.get(timeout=1.0)
+        except queue.Empty:
+            if any(process.exitcode for process in processes):
+                raise UserError("a process that detects beside another one died") from None
 
 
-def _add_gstreamer(rows: dict[str, Row], clips: list[Clip], settings: Settings, result: Result) -> None:
+def _one_of_two(videos: Path, go: Any, told: Any) -> None:
+    """Says 0 when it is ready, then the seconds that it took."""
+    clips = [_decode(path) for path in find_clips(videos)]
+    told.put(0.0)
+    while not go.wait(1.0):
+        if orphaned():
+            return
+    told.put(_time_haardetect(clips))
+
+
+def _time_gstreamer(clips: list[Clip]) -> float:
     """GStreamer's facedetect, its nose, mouth and eyes profiles switched off, over the same decoded frames."""
     launch = shutil.which("gst-launch-1.0")
     if launch is None or subprocess.run(["gst-inspect-1.0", "facedetect"], capture_output=True, check=False).returncode:
-        result.skipped.append("GStreamer facedetect: apt-get install gstreamer1.0-tools gstreamer1.0-opencv")
-        return
+        raise _Missing("apt-get install gstreamer1.0-tools gstreamer1.0-opencv")
     seconds = 0.0
     with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder, "raw")
         for clip in clips:
             height, width, _ = clip.frames[0].shape
-            raw = Path(folder, "raw")
             with raw.open("wb") as file:
                 for frame in clip.frames:
                     file.write(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).tobytes())
-            parse = f"rawvideoparse format=rgb width={width} height={height} framerate=30/1"
-            detect = (
-                f"facedetect profile={CASCADE} nose-profile= mouth-profile= eyes-profile= display=false "
-                "scale-factor=1.1 min-neighbors=5 min-size-width=30 min-size-height=30"
-            )
-            command = f"{launch} filesrc location={raw} blocksize={width * height * 3} ! {parse} ! {detect} ! fakesink"
-            told = subprocess.run(command.split(), capture_output=True, text=True, timeout=600, check=False)
+            words = [
+                launch, "filesrc", f"location={raw}", f"blocksize={width * height * 3}",
+                "!", "rawvideoparse", "format=rgb", f"width={width}", f"height={height}", "framerate=30/1",
+                "!", "facedetect", f"profile={CASCADE}", "nose-profile=", "mouth-profile=", "eyes-profile=",
+                "display=false", "scale-factor=1.1", "min-neighbors=5", "min-size-width=30", "min-size-height=30",
+                "!", "fakesink",
+            ]  # fmt: skip
+            told = subprocess.run(words, capture_output=True, text=True, check=False, preexec_fn=_on_two_cores)
             took = re.search(r"Execution ended after (\d+):(\d+):([\d.]+)", told.stdout)
             if took is None:
-                result.skipped.append(f"GStreamer facedetect: {(told.stderr.strip() or 'no word').splitlines()[-1]}")
-                return
+                raise _Missing((told.stderr.strip() or "no word").splitlines()[-1])
             seconds += int(took[1]) * 3600 + int(took[2]) * 60 + float(took[3])
-    frames = sum(len(clip.frames) for clip in clips)
-    rows[GSTREAMER] = {"contestant": GSTREAMER, "cores": 2, "frames/s": frames / seconds}
+    return seconds
+
+
+def _on_two_cores() -> None:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 
 
 # Who is found -----------------------------------------------------------------------------------------------

@@ -10,10 +10,8 @@ The network is resnet9-s, the one for machines without a GPU; (b) also with resn
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -23,9 +21,10 @@ from typing import Any
 
 import cv2
 
+from bench.children import CONTEXT, orphaned, started
 from bench.clips import find_clips
 from bench.graphs import Measured, measure
-from bench.peers import HOW_TO_GET_FER
+from bench.peers import MissingPeer, ask_fer
 from bench.record import Result, Row, Settings, middle, percentile
 from nodes.capture.reader import quieten
 from nodes.emotion.backends import int8_can_be_had
@@ -56,12 +55,13 @@ def run(settings: Settings) -> Result:
     clips = find_clips(settings.videos)
     if settings.wants("efficiency"):
         _efficiency(clips, settings, result)
-    large = [clip for clip in clips if _width(clip) >= 640] or clips
+    large = [clip for clip in clips if _size(clip)[0] >= 640] or clips
+    sizes = " and ".join(sorted({"{}x{}".format(*_size(clip)) for clip in large}))
     if settings.wants("live"):
         for mood in (SMALL, FULL, *([f"{FULL}, {IN_INT8}"] if int8 else [])):
             for index in range(settings.runs):
                 found = _live(large, 4, 15, max(15.0, settings.seconds), mood)
-                title = f"four cameras, 640x480, 15 frames/s each, {mood}"
+                title = f"four cameras, {sizes}, 15 frames/s each, {mood}"
                 result.add(title, run=str(index + 1), **_live_row(found, 4))
     if settings.wants("growth"):
         ways = [("cameras at 5 frames/s", SMALL, APART), (f"the same, {WITH_CAMERAS}", SMALL, TOGETHER)]
@@ -75,22 +75,23 @@ def run(settings: Settings) -> Result:
         for mood in (FULL, f"{FULL}, {UNSPARED}"):
             for count in (8, 16):
                 found = _live(large, count, 15, max(20.0, settings.seconds), mood)
-                lost = [1 - done / (15 * found.seconds) for done in found.delivered.values()]
-                row = {"cameras": str(count), **_live_row(found, count)}
-                row |= {"lost by a camera: least": f"{max(0.0, min(lost)):.0%}", "most": f"{max(lost):.0%}"}
-                result.add(f"too much: 640x480, 15 frames/s each, {mood}", **row)
+                row = {"cameras": str(count), **_live_row(found, count), **_lost_row(found, 15)}
+                result.add(f"too much: {sizes}, 15 frames/s each, {mood}", **row)
     if not int8 and (settings.wants("live") or settings.wants("growth")):
         result.skipped.append(f"{IN_INT8}: not on this CPU, or neither openvino nor onnxruntime is installed")
     result.notes += [
         f"The network has {SMALL} where nothing else is named.",
+        "Several runs: efficiency without the peer (the median), and live (each of them). All else ran once.",
         "Latency: from the frame's capture time to a subscriber in another process holding its event.",
         "Memory: proportional set size of the workers and their spawner, the frame rings included.",
     ]
     return result
 
 
-def _width(clip: Path) -> int:
-    return int(cv2.VideoCapture(str(clip)).get(cv2.CAP_PROP_FRAME_WIDTH))
+def _size(clip: Path) -> tuple[int, int]:
+    """Width and height."""
+    video = cv2.VideoCapture(str(clip))
+    return int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT))
 
 
 # (a) --------------------------------------------------------------------------------------------------------
@@ -100,11 +101,8 @@ def _efficiency(clips: list[Path], settings: Settings, result: Result) -> None:
     title = "efficiency: every frame of the clips, all cores"
     cores = len(os.sched_getaffinity(0))
     # Each clip once per core, as each worker of the plain loop has all clips: the same work in the same mixture.
-    names = [f"camera{index}" for index in range(cores * len(clips))]
-    sources = "\n".join(
-        f"  {name}: {{type: capture, uri: '{clips[index % len(clips)]}', loop: true}}"
-        for index, name in enumerate(names)
-    )
+    played = {f"camera{index}": clips[index % len(clips)] for index in range(cores * len(clips))}
+    sources = "\n".join(f"  {name}: {{type: capture, loop: true}}" for name in played)
 
     def graph(replicas: int, place: str = APART) -> str:
         threads = 1 if replicas > 1 else 0
@@ -112,11 +110,11 @@ def _efficiency(clips: list[Path], settings: Settings, result: Result) -> None:
             f"nodes:\n{sources}\n  faces: {{type: haardetect, {place}}}\n"
             f"  mood: {{type: emotion, {SMALL}, replicas: {replicas}, threads: {threads}}}\n"
             "  sink: {type: fakesink}\n"
-            f"links:\n  - [{', '.join(names)}] ! faces ! mood ! sink\n"
+            f"links:\n  - [{', '.join(played)}] ! faces ! mood ! sink\n"
         )
 
     def speed(text: str) -> float:
-        return measure(text, "lossless", settings.seconds, WARM_UP).fps
+        return measure(text, "lossless", settings.seconds, WARM_UP, clips=played).fps
 
     ways: dict[str, Callable[[], float]] = {
         f"plain loop, {cores} workers": lambda: _plain_loop(clips, settings.seconds),
@@ -132,33 +130,29 @@ def _efficiency(clips: list[Path], settings: Settings, result: Result) -> None:
     for name, found in speeds.items():
         row: Row = {"contestant": name, "frames/s": middle(found), "x plain loop": middle(found) / base}
         result.add(title, **row)
-    peer = _fer(clips, settings, result)
-    if peer is not None:
+    try:
+        peer = float(ask_fer(settings.python, "fer_loop.py", settings.seconds, *clips).split()[-1])
+    except MissingPeer as missing:
+        result.skipped.append(str(missing))
+    else:
         result.add(title, contestant="fer (package), one process", **{"frames/s": peer, "x plain loop": peer / base})
 
 
 def _plain_loop(clips: list[Path], seconds: float) -> float:
     """Frames/s of one worker per core, each taking a frame of every clip in turn."""
-    context = multiprocessing.get_context("spawn")
     cores = len(os.sched_getaffinity(0))
-    ready, count = context.Barrier(cores + 1), context.Value("q", 0)
-    workers = [context.Process(target=_worker, args=(clips, ready, count), daemon=True) for _ in range(cores)]
-    for worker in workers:
-        worker.start()
-    try:
-        ready.wait(START_LIMIT)
+    ready, count = CONTEXT.Barrier(cores + 1), CONTEXT.Value("q", 0)
+    with started(_worker, [(clips, ready, count)] * cores) as workers:
+        try:
+            ready.wait(START_LIMIT)
+        except threading.BrokenBarrierError:
+            raise UserError("the workers of the plain loop did not start") from None
         time.sleep(WARM_UP)
         start, before = time.monotonic(), count.value
         time.sleep(seconds)
         speed = (count.value - before) / (time.monotonic() - start)
         if not all(worker.is_alive() for worker in workers):
             raise UserError("a worker of the plain loop died, so its speed would be that of fewer cores")
-    except threading.BrokenBarrierError:
-        raise UserError("the workers of the plain loop did not start") from None
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.join()
     return speed
 
 
@@ -176,6 +170,8 @@ def _worker(clips: list[Path], ready: Any, count: Any) -> None:
         mood.transform_batch([buffer])
         with count.get_lock():
             count.value += 1
+        if orphaned():
+            return
 
 
 class _Stream:
@@ -198,28 +194,16 @@ class _Stream:
         return buffer
 
 
-def _fer(clips: list[Path], settings: Settings, result: Result) -> float | None:
-    """Frames/s of the `fer` package, frame by frame, as its documentation shows it."""
-    command = [settings.python, str(PEER), str(settings.seconds), *map(str, clips)]
-    try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        return float(told.stdout.split()[-1])
-    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
-        result.skipped.append(HOW_TO_GET_FER)
-        return None
-
-
 # (b) and (c) ------------------------------------------------------------------------------------------------
 
 
 def _live(clips: list[Path], cameras: int, fps: int, seconds: float, mood: str = SMALL, place: str = APART) -> Measured:
     """mood: properties of `emotion`."""
-    names = [f"camera{index}" for index in range(cameras)]
+    played = {f"camera{index}": clips[index % len(clips)] for index in range(cameras)}
     sources = "\n".join(
         # Not all at the same place of the same clip, so that they do not do the same work at the same moment.
-        f"  {name}: {{type: capture, uri: '{clips[index % len(clips)]}', loop: true, fps: {fps}, "
-        f"start: {0.1 * (index // len(clips)):.1f}}}"
-        for index, name in enumerate(names)
+        f"  {name}: {{type: capture, loop: true, fps: {fps}, start: {0.1 * (index // len(clips)):.1f}}}"
+        for index, name in enumerate(played)
     )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -229,9 +213,9 @@ def _live(clips: list[Path], cameras: int, fps: int, seconds: float, mood: str =
         f"  mood: {{type: emotion, {mood}}}\n"
         f"  draw: {{type: overlay}}\n  sink: {{type: fakesink}}\n"
         f"  events: {{type: publish, endpoint: '{endpoint}'}}\n"
-        f"links:\n  - [{', '.join(names)}] ! faces ! mood\n  - mood ! draw ! sink\n  - mood ! events\n"
+        f"links:\n  - [{', '.join(played)}] ! faces ! mood\n  - mood ! draw ! sink\n  - mood ! events\n"
     )
-    return measure(graph, "live", seconds, WARM_UP, events=endpoint)
+    return measure(graph, "live", seconds, WARM_UP, events=endpoint, clips=played)
 
 
 def _live_row(found: Measured, cameras: int) -> Row:
@@ -242,3 +226,9 @@ def _live_row(found: Measured, cameras: int) -> Row:
         "CPU ms per frame": 1e3 * found.cpu_seconds / found.frames,
         "memory MB": found.pss / 1e6, "memory MB per camera": found.pss / 1e6 / cameras,
     }  # fmt: skip
+
+
+def _lost_row(found: Measured, fps: int) -> Row:
+    """Of the frames that a camera had, the share that did not come through: the luckiest camera's and the other's."""
+    lost = [1 - delivered / (fps * found.seconds) for delivered in found.delivered.values()]
+    return {"lost by a camera: least": f"{max(0.0, min(lost)):.0%}", "most": f"{max(0.0, *lost):.0%}"}

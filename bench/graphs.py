@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -47,15 +50,19 @@ class Measured:
 
 
 def measure(
-    graph: str, mode: str, seconds: float, warm_up: float, *, trace: bool = False, events: str | None = None
-) -> Measured:
+    graph: str, mode: str, seconds: float, warm_up: float, *, trace: bool = False, events: str | None = None,
+    clips: Mapping[str, Path] = MappingProxyType({}),
+) -> Measured:  # fmt: skip
     """Run a launch string or YAML text for `warm_up` seconds after the start and `seconds` more.
 
-    events: the endpoint of the graph's `publish` node, to be heard by a subscriber in this process. Raises UserError
-    when the graph does not come so far.
+    events: the endpoint of the graph's `publish` node, to be heard by a subscriber in this process. clips: what its
+    `capture` nodes play, by their names; any name of a file may be. Raises UserError when the graph does not come so
+    far.
     """
     spec = parse_yaml(graph, "bench.yaml") if "nodes:" in graph else load(graph)
     spec.mode = mode
+    for camera, clip in clips.items():
+        spec.nodes[camera].properties["uri"] = str(clip)
     found = Measured()
     begin: dict[str, Any] = {}
 

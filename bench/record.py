@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import platform
 import re
@@ -94,7 +95,7 @@ class Result:
         }  # fmt: skip
 
     def write(self, settings: Settings, folder: Path = RESULTS) -> Path:
-        """Write a dated JSON file and the same as Markdown; returns the Markdown's path.
+        """Write a dated JSON file and the same as Markdown; returns the Markdown's path. Raises OSError.
 
         Only a result of the same day, device, contestants and machine is replaced: where another machine's has the
         name, this one's says its processor as well.
@@ -161,8 +162,9 @@ def middle(values: list[float]) -> float:
 
 
 def percentile(values: list[float], percent: float) -> float:
+    """The least of the values that so many per cent of them do not exceed; NaN of none."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else float("nan")
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] if ordered else float("nan")
 
 
 def usual_environment() -> dict[str, str]:

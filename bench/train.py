@@ -10,7 +10,6 @@ recipe. On a CPU only a few hundred pictures are seen: an epoch of the full netw
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from bench.children import CONTEXT, deaf_to_ctrl_c
 from bench.record import ROOT, Result, Settings, middle
 from nodes.emotion.model import ResNet9
 from pipeline.errors import UserError
@@ -97,11 +97,11 @@ class _Apart:
     """A contestant in a process of its own, since what it sets there (malloc, threads) is the whole process's."""
 
     def __init__(self, way: Callable[..., Iterator[Epoch]], *given: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
+        self._pipe, theirs = CONTEXT.Pipe()
         # No daemon: these may have no processes of their own, and the usual loop needs them.
-        self._process = context.Process(target=_serve, args=(theirs, way, given))
-        self._process.start()
+        self._process = CONTEXT.Process(target=_serve, args=(theirs, way, given))
+        with deaf_to_ctrl_c():
+            self._process.start()
         theirs.close()
 
     def epoch(self) -> Epoch:
@@ -113,6 +113,7 @@ class _Apart:
             raise UserError("a process that trains for the comparison died") from None
 
     def end(self) -> None:
+        """Not in the middle of an epoch, whose workers would stay."""
         self._pipe.close()
         self._process.join()
 

@@ -7,7 +7,9 @@ per link, from the moment a node lets go of a frame to the moment the next one t
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,18 +24,17 @@ import psutil
 
 from bench.graphs import cpu_of, measure
 from bench.nodes import register
+from bench.peers import PEERS, MissingPeer
+from bench.peers.dora_chain import find_dora
 from bench.peers.meter import SLOTS, WARM_UP
 from bench.record import Result, Row, Settings, middle, percentile
-from pipeline.errors import UserError
 
-PEERS = Path(__file__).parent / "peers"
 HOPS = 3
 """Links that a frame passes."""
 CAMERAS, FPS = 4, 30
 _MODULES = {"pyzmq": "zmq", "imagezmq": "imagezmq", "dora-rs": "dora", "queue": "multiprocessing"}
 """Peers and what they import."""
 _INSTALL = {"pyzmq": "pyzmq", "imagezmq": "imagezmq", "dora-rs": "dora-rs dora-rs-cli"}
-_SEGMENTS = Path("/dev/shm")
 
 
 def contestants(settings: Settings) -> list[str]:
@@ -47,8 +48,12 @@ def run(settings: Settings) -> Result:
     for title, cameras, fps in (("throughput", 1, 0), (f"latency at {CAMERAS} x {FPS} frames/s", CAMERAS, FPS)):
         found: dict[str, list[Row]] = {name: [] for name in ways}
         for _ in range(settings.runs):  # in turns, so that a slow minute of the machine meets all alike
-            for name, way in ways.items():
-                found[name].append(way(cameras, fps))
+            for name in tuple(ways):
+                try:
+                    found[name].append(ways[name](cameras, fps))
+                except MissingPeer as missing:  # no reason to throw away what the others did
+                    result.skipped.append(f"{name}, {title}: {missing}")
+                    del ways[name], found[name]
         for name, rows in found.items():
             result.add(title, **_row(name, rows, throughput=not fps))
     _ratios(result)
@@ -68,7 +73,7 @@ def _ways(settings: Settings, result: Result) -> dict[str, Callable[[int, float]
     for name, module in _MODULES.items():
         if not settings.wants(name):
             continue
-        if not _has(python, module):
+        if not _has(python, module) or (name == "dora-rs" and find_dora(python) is None):
             result.skipped.append(f"{name}: pip install {_INSTALL[name]}")
             continue
         script = ["dora_chain.py"] if name == "dora-rs" else ["chain.py", name]
@@ -128,12 +133,12 @@ def _emograph(settings: Settings, cameras: int, fps: float) -> Row:
 
 
 def _peer(settings: Settings, script: list[str], cameras: int, fps: float) -> Row:
-    """A script of bench/peers: its sink marks the begin and the end of the measurement in a file."""
+    """A script of bench/peers: its sink marks the begin and the end of the measurement in a file. Raises MissingPeer
+    when it does not come so far."""
     folder = tempfile.mkdtemp(prefix="emograph-bench-")
     marks = Path(folder, "marks")
     command = [settings.python, str(PEERS / script[0]), *script[1:], str(marks), str(settings.seconds)]
     cpu: list[float] = []
-    segments = set(_SEGMENTS.glob("*.zenoh"))
     try:
         with subprocess.Popen(
             [*command, str(cameras), str(fps)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -147,14 +152,12 @@ def _peer(settings: Settings, script: list[str], cameras: int, fps: float) -> Ro
                     if len(lines) > len(cpu):
                         cpu.append(_cpu(psutil.Process(process.pid)))
                     if (process.poll() is not None and len(lines) < 2) or time.monotonic() > limit:
-                        raise UserError(f"{' '.join(script)} did not come to an end: {_last(process)}")
+                        raise MissingPeer(f"it did not come to an end: {_last(process)}")
             finally:
                 _kill(process)
         end = json.loads(marks.read_text().splitlines()[1])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        for segment in set(_SEGMENTS.glob("*.zenoh")) - segments:  # what a dora-rs that is killed leaves behind
-            segment.unlink(missing_ok=True)
     return {
         "fps": end["frames"] / end["seconds"], "cpu_us": (cpu[1] - cpu[0]) / end["frames"] / HOPS * 1e6,
         "p50_ms": end["p50_ms"], "p99_ms": end["p99_ms"],
@@ -169,12 +172,26 @@ def _last(process: subprocess.Popen[str]) -> str:
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
+    """The peer with all its processes, and the shared memory that a dora-rs leaves behind when it is killed."""
     try:
         family = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
         family = []
+    segments = {segment for member in family for segment in _segments(member.pid)}
     for member in [*family, process]:
-        member.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    for segment in segments:
+        segment.unlink(missing_ok=True)
+
+
+def _segments(pid: int) -> set[Path]:
+    """The shared memory of dora-rs that a process has mapped."""
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return set()
+    return {Path(found) for found in re.findall(r"/dev/shm/\S+\.zenoh\b", maps)}
 
 
 def _cpu(root: psutil.Process) -> float:

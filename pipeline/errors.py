@@ -121,10 +121,11 @@ class GraphError(UserError):
     """A graph that cannot run: syntax, unknown names, links that do not fit."""
 
 
-def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.55) -> str:
+def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.55, between: str = ", ") -> str:
     """`"; did you mean 'x'?"` for the nearest of `known`, or the list of them when none is near.
 
     likeness: from which on it is near, 0 to 1 (difflib's ratio); more where words are short and alike anyway.
+    between: what stands between them in the list.
     """
     choices = sorted(known)
     near = difflib.get_close_matches(name, choices, n=1, cutoff=likeness)
@@ -132,5 +133,5 @@ def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.55) -> str
         return f"; did you mean '{near[0]}'?"
     if not choices:
         return ""
-    shown = ", ".join(choices[:20]) + (", ..." if len(choices) > 20 else "")
+    shown = between.join([*choices[:20], *(["..."] if len(choices) > 20 else [])])
     return f"; known: {shown}"

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 import numpy as np
-from meter import HEIGHT, SLOTS, WIDTH, Meter, pace, touch
+from meter import HEIGHT, SLOTS, WIDTH, Meter, first_moment, pace, touch
 
 LINKS = 3
 PER_LINK = SLOTS // LINKS
@@ -100,10 +100,10 @@ class Queue:
         return frame
 
 
-def source(transport: Any, fps: float) -> None:
+def source(transport: Any, fps: float, index: int, cameras: int) -> None:
     send = transport.sender(0)
     frame = np.full((HEIGHT, WIDTH, 3), 7, np.uint8)
-    start, sequence = time.monotonic(), 0
+    start, sequence = first_moment(fps, index, cameras), 0
     while True:
         pace(fps, start, sequence)
         send(json.dumps([time.monotonic_ns()]), frame)
@@ -131,13 +131,13 @@ def main() -> None:
     name, marks, seconds, cameras, fps = sys.argv[1:]
     multiprocessing.set_start_method("fork")
     transport = {"pyzmq": Pyzmq, "imagezmq": Imagezmq, "queue": Queue}[name](os.path.dirname(marks))
-    processes = [multiprocessing.Process(target=sink, args=(transport, marks, float(seconds)))]
-    processes += [multiprocessing.Process(target=hop, args=(transport, index)) for index in (1, 0)]
-    processes += [multiprocessing.Process(target=source, args=(transport, float(fps))) for _ in range(int(cameras))]
-    for process in processes:
-        process.start()
-    for process in processes:  # until whoever measures has seen enough, and kills all of us
-        process.join()
+    work: list[tuple[Any, ...]] = [(sink, marks, float(seconds)), (hop, 1), (hop, 0)]
+    work += [(source, float(fps), index, int(cameras)) for index in range(int(cameras))]
+    parent = os.getppid()
+    for target, *given in work:
+        multiprocessing.Process(target=target, args=(transport, *given), daemon=True).start()
+    while os.getppid() == parent:  # until whoever measures has seen enough and kills all of us, or is gone itself
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from meter import HEIGHT, WIDTH, Meter, pace, touch
+sys.path.insert(0, str(Path(__file__).parent))
+from meter import HEIGHT, WIDTH, Meter, first_moment, pace, touch
 
 
 def source() -> None:
@@ -24,7 +25,7 @@ def source() -> None:
 
     node, fps = Node(), float(os.environ["FPS"])
     pixels = pa.array(np.full(HEIGHT * WIDTH * 3, 7, np.uint8))
-    start, sequence = time.monotonic(), 0
+    start, sequence = first_moment(fps, int(os.environ["INDEX"]), int(os.environ["CAMERAS"])), 0
     while True:
         pace(fps, start, sequence)
         node.send_output("frame", pixels, {"stamps": [time.monotonic_ns()]})
@@ -52,6 +53,11 @@ def sink() -> None:
             meter.frame(stamps)
 
 
+def find_dora(python: str) -> str | None:
+    """The command `dora` of an interpreter's environment, or of the PATH."""
+    return shutil.which("dora", path=f"{Path(shutil.which(python) or python).parent}:{os.environ.get('PATH', '')}")
+
+
 def main() -> None:
     marks, seconds, cameras, fps = sys.argv[1:]
     names = [f"camera{index}" for index in range(int(cameras))]
@@ -63,15 +69,19 @@ def main() -> None:
     for name, (role, inputs) in chain.items():
         lines += [f"  - id: {name}", f"    path: {sys.executable}", f"    args: {Path(__file__).resolve()}"]
         lines += ["    env:", f"      ROLE: {role}", f"      MARKS: {marks}"]
-        lines += [f"      SECONDS: '{seconds}'", f"      FPS: '{fps}'"]
+        lines += [f"      SECONDS: '{seconds}'", f"      FPS: '{fps}'", f"      CAMERAS: '{cameras}'"]
+        lines += [f"      INDEX: '{names.index(name) if name in names else 0}'"]
         if inputs:
             lines += ["    inputs:", *(f"      {other}: {other}/frame" for other in inputs)]
         if role != "sink":
             lines += ["    outputs:", "      - frame"]
     folder = Path(marks).parent
     (folder / "dataflow.yml").write_text("\n".join(lines) + "\n")
-    dora = shutil.which("dora", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    subprocess.run([dora or "dora", "run", "dataflow.yml"], cwd=folder, stdout=sys.stderr, check=False)
+    parent = os.getppid()
+    dora = subprocess.Popen([find_dora(sys.executable) or "dora", "run", "dataflow.yml"], cwd=folder, stdout=sys.stderr)
+    while dora.poll() is None and os.getppid() == parent:  # or until whoever measures is gone
+        time.sleep(0.2)
+    dora.terminate()
 
 
 if __name__ == "__main__":

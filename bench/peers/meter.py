@@ -59,6 +59,13 @@ class Meter:
             file.write(json.dumps(what) + os.linesep)
 
 
+def first_moment(fps: float, index: int, cameras: int) -> float:
+    """When the camera `index` of several sends its first frame, monotonic s: evenly spread over the time from one frame
+    to the next, as emograph's sources are. At once where `fps` is 0."""
+    now = time.monotonic()
+    return now + (index / fps / cameras - now) % (1 / fps) if fps else now
+
+
 def pace(fps: float, start: float, sequence: int) -> None:
     """Wait until a frame is due."""
     if fps:

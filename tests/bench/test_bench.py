@@ -6,12 +6,14 @@ import contextlib
 import importlib
 import json
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -21,10 +23,10 @@ from bench.classify_worker import PEER
 from bench.cli import BENCHMARKS, bench
 from bench.graphs import cpu_of, measure
 from bench.nodes import register
-from bench.peers.meter import Meter, touch
+from bench.peers.meter import Meter, first_moment, touch
 from bench.record import Result, Settings, cell, markdown, middle, percentile, usual_environment, versions
 from pipeline.errors import UserError
-from tests.support.command import emograph
+from tests.support.command import emograph, wait_until
 from tests.support.graphs import VIDEOS
 from tests.trainer.test_commands import call
 
@@ -194,7 +196,10 @@ def test_cells(value: object, text: str):
 
 def test_medians_and_percentiles():
     assert middle([3.0, 1.0, 2.0]) == 2.0
-    assert percentile(list(range(100)), 95) == 95
+    assert percentile(list(range(1, 101)), 95) == 95
+    assert percentile([2.0, 1.0], 50) == 1.0
+    assert percentile([3.0, 1.0, 2.0], 50) == 2.0
+    assert percentile([1.0, 2.0], 100) == 2.0
     assert np.isnan(percentile([], 50))
 
 
@@ -203,6 +208,17 @@ def test_touch_reads_every_page_of_a_frame():
     for page in range(-(-frame.size // 4096)):
         frame.reshape(-1)[page * 4096] = 1
     assert touch(frame) == -(-frame.size // 4096)
+
+
+def test_sources_of_the_peers_begin_evenly_spread(monkeypatch: pytest.MonkeyPatch):
+    """As ours do: whoever sends at the same moment waits for the others."""
+    begins = []
+    for index, now in enumerate((100.0, 100.013, 100.2, 99.9)):
+        monkeypatch.setattr("bench.peers.meter.time.monotonic", lambda now=now: now)
+        begins.append(first_moment(25, index, 4))
+        assert now <= begins[-1] < now + 0.04 + 1e-9
+    assert [round(begin % 0.04, 6) % 0.04 for begin in begins] == pytest.approx([0.0, 0.01, 0.02, 0.03])
+    assert first_moment(0, 3, 4) == 99.9
 
 
 def test_the_meter_counts_after_the_warm_up_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -267,6 +283,39 @@ def test_transport_runs_against_a_real_peer_and_says_what_is_missing():
     assert transport.run(bare).skipped == ["imagezmq: pip install imagezmq"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_benchmark_that_is_ended_takes_its_processes_along(number: signal.Signals):
+    command = [sys.executable, "-m", "pipeline.cli", "bench", "transport", "--only", "pyzmq", "--seconds", "60"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+
+        def family() -> list[psutil.Process]:
+            return psutil.Process(process.pid).children(recursive=True)
+
+        wait_until(lambda: len(family()) >= 5, "the peer's processes")
+        left = family()
+        process.send_signal(number)
+        _, told = process.communicate(timeout=30)
+    assert "Traceback" not in told
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGKILL: -9}.get(number, 128 + number)
+    wait_until(lambda: not any(other.is_running() for other in left), "the end of the peer's processes")
+
+
+def test_what_cannot_be_is_told_before_anything_is_measured(stub: list[Settings], monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UserError, match="--device cuda: only classify and train run on another device than the CPU"):
+        call(bench, "startup", "--device", "cuda")
+    monkeypatch.setattr("bench.cli.RESULTS", Path("/proc/nowhere"))
+    with pytest.raises(UserError, match="cannot create the folder /proc/nowhere"):
+        call(bench, "startup", "--save")
+    with pytest.raises(
+        UserError, match=r"nothing in startup is called 'x'; known: .* \| one camera, no classifier \| "
+    ):
+        call(bench, "startup", "--only", "x")
+    assert not stub
+    monkeypatch.setitem(sys.modules, "bench.transport", None)
+    with pytest.raises(UserError, match="this benchmark needs bench.transport: uv sync --extra bench"):
+        call(bench, "transport")
+
+
 def bare_python() -> str:
     """An interpreter without packages."""
     for candidate in ("/usr/bin/python3", sys.executable):
@@ -290,7 +339,9 @@ def test_clips_that_nobody_named_are_asked_for(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"the test videos are not here ({VIDEOS})")
 def test_detection_finds_what_the_plain_cascade_finds_without_its_false_alarms():
-    clips = [detect._read(VIDEOS / name) for name in ("thanks.mkv", "walking.mp4")]
+    clips = [detect._decode(VIDEOS / name) for name in ("thanks.mkv", "walking.mp4")]
+    for clip in clips:
+        detect._judge(clip)
     result = Result("detect")
     detect._accuracy(clips, result)
     rows = {row["clip"]: row for row in result.tables["who is found"]}

@@ -23,14 +23,16 @@ def number(frame: np.ndarray) -> int:
     return round((float(frame.mean()) - 6) / 5)
 
 
-def film(path: Path, count: int, fps: int = 30, codec: str = "libx264", **options: str) -> Path:
+def film(
+    path: Path, count: int, fps: int = 30, codec: str = "libx264", height: int = 48, width: int = 64, **options: str
+) -> Path:
     """`count` frames with their numbers as grey levels; key frames and B-frames as x264 likes."""
     with av.open(str(path), "w", options=options) as out:
         stream = out.add_stream(codec, rate=fps)
-        stream.width, stream.height = 64, 48
+        stream.width, stream.height = width, height
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for index in range(count):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(grey(index), format="bgr24")))
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(grey(index, height, width), format="bgr24")))
         out.mux(stream.encode())
     return path
 
