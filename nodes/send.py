@@ -34,6 +34,9 @@ _SIGN_OF_LIFE = 3.0
 _PROBE_AFTER = 2.0
 """Seconds of silence after which a peer is spoken to, to learn whether it is still there."""
 _MAX_PEERS = 64
+_SILENT_AFTER = 5.0
+"""Seconds without an ask after which a receiver, which asks once a second at the least, may have to make room."""
+_INFOS = 8  # messages without a frame that may be on their way to a receiver besides
 _MAX_REQUESTS = 256  # taken at one go, so that a flood of them cannot keep the video waiting
 _GONE = (zmq.EHOSTUNREACH, zmq.ENOTCONN)
 
@@ -73,8 +76,9 @@ class _Frame:
 
 @dataclass(slots=True)
 class _Peer:
-    """A receiver. sent, acked: numbers of the last frame to it, and of the last that it says it has. stuck_since: since
-    when it has had no room for a frame that is there."""
+    """A receiver. sent, acked: numbers of the last frame to it, and of the last that it says it has. asked: when it
+    last spoke. heard: the same, or when it was last spoken to. stuck_since: since when it has had no room for a frame
+    that is there."""
 
     camera: str
     pixels: bool
@@ -82,6 +86,7 @@ class _Peer:
     sent: int
     acked: int
     heard: float
+    asked: float = 0.0
     stuck_since: float | None = None
     waiting: deque[_Frame] = field(default_factory=deque)
 
@@ -148,6 +153,8 @@ class Send(Sink):
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # who is gone is told by an error, not by silence
         self._socket.setsockopt(zmq.MAXMSGSIZE, remotelink.MAX_ASK)
+        # No more than a receiver may have asked for: one that acknowledges what it never read gets no more than that.
+        self._socket.setsockopt(zmq.SNDHWM, remotelink.MAX_WINDOW + _INFOS)
         # A lossless end has waited for what is on its way before; any other must not take longer than it may.
         self._socket.setsockopt(zmq.LINGER, 500)
         remotelink.tune(self._socket, self.props.endpoint)
@@ -307,7 +314,7 @@ class Send(Sink):
         """A receiver has room."""
         peer = self._peers.get(identity)
         if peer is None or peer.camera != ask.camera:
-            if peer is None and len(self._peers) >= _MAX_PEERS:
+            if peer is None and len(self._peers) >= _MAX_PEERS and not self._make_room():
                 if not self._refused:
                     self._refused = True
                     self.log("warning", f"more than {_MAX_PEERS} receivers; the others get nothing")
@@ -321,9 +328,18 @@ class Send(Sink):
             backlog = self._cameras[ask.camera].backlog
             peer.waiting.extend(backlog)
             backlog.clear()
-        peer.heard = time.monotonic()
+        peer.heard = peer.asked = time.monotonic()
         peer.pixels, peer.window, peer.acked = ask.pixels, ask.window, min(ask.ack, peer.sent)
         self._flush(identity, peer, all=self._cameras[peer.camera].ended)
+
+    def _make_room(self) -> bool:
+        """Put the receiver out that has been silent for longest, if that is long; in lossless mode frames would be
+        lost."""
+        identity, peer = min(self._peers.items(), key=lambda item: item[1].asked)
+        if self.lossless or peer.asked > time.monotonic() - _SILENT_AFTER:
+            return False
+        self._forget(identity)
+        return True
 
     def _peers_of(self, name: str) -> list[tuple[bytes, _Peer]]:
         return [(identity, peer) for identity, peer in self._peers.items() if peer.camera == name]

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# The look behind keeps the search linear: what may be a scheme begins where its letters do, not at each of them.
-_URI = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://[^\s'\"]+")
-_PARAMETER = re.compile(r"[?&;]([^=?&;]*)=")
-_ITS_END = re.compile(r"[&;]|$")
+# The look behind keeps the search linear: what may be a scheme begins where its letters do, not at each of them. An
+# address ends at a blank alone: a password may hold quotes.
+_URI = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://\S+")
+_SEPARATOR = re.compile(r"[/?&;]")
+_ITS_END = re.compile(r"[&;]|_[A-Za-z]+=|$")
 _SECRET = re.compile(r"pass|pwd|pw|token|key|secret|auth|sig|user|usr|login", re.I)
 _SECRET_NAME = re.compile(r"pass|pwd|token|secret|auth|credential|(^|_)key($|_)", re.I)
 
@@ -34,22 +35,32 @@ def redact(text: str) -> str:
 
     All up to the last `@` of a URI goes: passwords do hold an unescaped `@` or `/`.
     """
-    return _URI.sub(lambda match: _redact_uri(match[0]), text)
+
+    def shown(match: re.Match[str]) -> str:
+        uri = match[0].rstrip("'\":,;.)]}>")  # what the sentence around it put there
+        return _redact_uri(uri) + match[0][len(uri) :]
+
+    return _URI.sub(shown, text)
 
 
 def _redact_uri(uri: str) -> str:
     scheme, _, rest = uri.partition("://")
     *user, place = rest.rsplit("@", 1)
-    return f"{scheme}://{'***@' if user else ''}{_redact_parameters(place)}"
+    return f"{scheme}://{'***@' if user else ''}{redact_parameters(place)}"
 
 
-def _redact_parameters(place: str) -> str:
-    """A value may hold a `?` and parameters of its own, so the search goes on right behind a harmless name."""
+def redact_parameters(place: str) -> str:
+    """What follows a URI's `//`, with `***` for the values of parameters that are secret by their names.
+
+    Parameters may stand in the path, and may be parted by `_`, as recorders have it: `/user=me_password=x_channel=1`. A
+    value may hold a `?` and parameters of its own, so the search goes on right behind a harmless name.
+    """
     shown, at = [], 0
-    while match := _PARAMETER.search(place, at):
-        shown.append(place[at : match.end()])
-        at = match.end()
-        if _SECRET.search(match[1]) and (end := _ITS_END.search(place, at)):
+    while (equals := place.find("=", at)) >= 0:
+        name = _SEPARATOR.split(place[at:equals])[-1]
+        shown.append(place[at : equals + 1])
+        at = equals + 1
+        if _SECRET.search(name) and (end := _ITS_END.search(place, at)):
             shown.append("***")
             at = end.start()
     return "".join(shown) + place[at:]
@@ -61,7 +72,10 @@ def redact_setting(name: str, value: Any) -> Any:
         return [redact_setting(name, v) for v in value]
     if not isinstance(value, str):
         return value
-    return "***" if value and _SECRET_NAME.search(name) else redact(value)
+    if value and _SECRET_NAME.search(name):
+        return "***"
+    # With a blank in its password, too; within a message nobody knows where such an address ends.
+    return _redact_uri(value) if "://" in value else value
 
 
 _NEEDED = {

@@ -1,8 +1,8 @@
 """What a running graph looks like from outside: one snapshot twice a second, for `emograph top`, a web page, a script.
 
 The supervisor binds a PUB socket in the run's folder (and, if asked, at a tcp address); each message is one msgpack
-map (docs/PROTOCOL.md, "Snapshots"). It is built only while somebody listens. Who listens keeps the newest snapshot
-only, so that a slow viewer is never behind and never slows the graph.
+map (docs/PROTOCOL.md, "Snapshots"), built only where somebody listens. Who listens keeps the newest snapshot only, so
+that a slow viewer is never behind and never slows the graph.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from pipeline import wire
+from pipeline.audience import Audience
 from pipeline.endpoints import check_endpoint, is_local
 from pipeline.errors import UserError, did_you_mean, redact_setting
 from pipeline.plan import monitor_endpoint
@@ -51,34 +52,35 @@ class Monitor:
         self.messages: deque[dict[str, Any]] = deque(maxlen=MESSAGES)
         self.cameras: dict[str, dict[str, Any]] = {}
         """camera -> up, since (UTC ns), reason; from its first status on."""
-        self._watched = False
+        self._watched = self._visited = False
+        """Whether anybody has listened in the run's folder, and at the additional address."""
         self._due = 0.0
         self._settings = {
             name: {key: redact_setting(key, value) for key, value in node.properties.items()}
             for name, node in supervisor.plan.nodes.items()
         }
-        # XPUB tells of subscriptions: without any, no snapshot is built.
+        # XPUB tells of subscriptions: before the first one no snapshot is built.
         self._socket: zmq.Socket[bytes] = context.socket(zmq.XPUB)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SNDHWM, 4)
         self._socket.setsockopt(zmq.MAXMSGSIZE, 1024)  # of what comes in: subscriptions
         self._socket.bind(monitor_endpoint(str(supervisor.directory.path)))
+        # What strangers reach is a socket of its own: whatever they do there, the page and `top` go on.
+        self._guests: Audience | None = None
         if extra is not None:
             self._listen(extra)
 
     def _listen(self, extra: str) -> None:
-        # Not ipc: libzmq deletes whatever file is at such a path, and binds.
+        # Not ipc: a snapshot's address is for other hosts.
         if not extra.startswith("tcp://"):
             raise UserError(f"--monitor: {extra} is no address such as tcp://127.0.0.1:5557")
         try:
-            check_endpoint(extra)
-            self._socket.setsockopt(zmq.IPV6, "[" in extra)
-            self._socket.bind(extra)
+            self._guests = Audience(extra, hwm=4, linger_ms=GOODBYE_MS)
         except ValueError as error:
             raise UserError(f"--monitor: {error}") from None
-        except zmq.ZMQError as error:
-            raise UserError(f"--monitor: cannot listen at {extra}: {os.strerror(error.errno or 0).lower()}") from None
-        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        except OSError as error:
+            raise UserError(f"--monitor: cannot listen at {extra}: {(error.strerror or '').lower()}") from None
+        self.endpoint = self._guests.endpoint
 
     def announce(self) -> None:
         """Say on the bus where else snapshots are published, if anywhere."""
@@ -108,15 +110,28 @@ class Monitor:
                 self._watched, self._due = True, now
             elif request == b"\x00":
                 self._watched = False
+        if self._guests is not None:
+            before = self._guests.thrown_out
+            prefixes, _ = self._guests.take()
+            # That nobody listens any more cannot be told there: libzmq passes on the end of a subscription also from a
+            # peer that never had one, and the others would see no more snapshots.
+            if b"" in prefixes:
+                self._visited, self._due = True, now
+            if before == 0 < self._guests.thrown_out:
+                self.supervisor.log("warning", "monitor", f"a peer floods {self.endpoint}: all were thrown out")
         if now >= self._due:
             self._due = now + INTERVAL
             self.publish()
 
     def publish(self) -> None:
-        """A snapshot now, if somebody listens."""
-        if self._watched:
-            with contextlib.suppress(zmq.Again):
-                self._socket.send(wire.pack(self.snapshot()), zmq.NOBLOCK)
+        """A snapshot now, if somebody listens, or has listened at the additional address."""
+        if not (self._watched or self._visited):
+            return
+        snapshot = wire.pack(self.snapshot())
+        with contextlib.suppress(zmq.Again):
+            self._socket.send(snapshot, zmq.NOBLOCK)
+        if self._guests is not None:
+            self._guests.send([snapshot])
 
     def close(self) -> None:
         """The last snapshot says that the run has ended."""
@@ -124,6 +139,8 @@ class Monitor:
         self.tick()
         self.publish()
         self._socket.close(linger=GOODBYE_MS if self._watched else 0)
+        if self._guests is not None:
+            self._guests.close()
 
     def snapshot(self) -> dict[str, Any]:
         """The run as it stands now, in plain types."""

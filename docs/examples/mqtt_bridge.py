@@ -18,6 +18,7 @@ broker = sys.argv[1]
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
 client.on_connect = lambda client, data, flags, answer, properties: print(f"{broker}: {answer}", file=sys.stderr)
 client.on_connect_fail = lambda client, data: print(f"{broker}: no answer", file=sys.stderr)
+client.max_queued_messages_set(1000)  # for a broker that is away; by itself paho keeps all, for ever
 client.connect_async(broker)  # client.username_pw_set(...) before this, if the broker wants a password
 client.loop_start()
 with suppress(KeyboardInterrupt):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from pipeline.errors import UserError, did_you_mean
+from pipeline.errors import UserError, did_you_mean, redact_parameters
 
 SCHEMES = ("file", "http", "https", "rtsp", "rtsps", "v4l2")
 RELAYED = ("rtmp", "rtmps", "rtp", "srt", "udp", "webrtc", "whep")
@@ -22,9 +22,6 @@ PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322}
 ENCODE = "@ / ? # and % in a login must be percent-encoded: %40 %2F %3F %23 %25"
 
 _USERINFO = re.compile(r"(:/*).*@", re.S)
-_SECRET_PARAMETER = re.compile(
-    r"(?<=[/?&;_])([^/=?&;]*(?:pass|pwd|pw|token|key|secret|auth|sig|user|usr|login)[^/=?&;]*=)[^&;_]*", re.I
-)
 
 
 def redact(uri: str) -> str:
@@ -33,8 +30,8 @@ def redact(uri: str) -> str:
     Everything up to the last `@` goes, for passwords do hold unescaped `@`, `/` and blanks, and sometimes the
     `//` was forgotten. So a harmless part may go too; a secret one never stays.
     """
-    shown = _USERINFO.sub(r"\1***@", uri)
-    return _SECRET_PARAMETER.sub(r"\1***", shown) if "://" in shown else shown
+    scheme, separator, rest = _USERINFO.sub(r"\1***@", uri).partition("://")
+    return scheme + separator + (redact_parameters(rest) if separator else rest)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class History:
         score, box, probabilities)."""
         self.changed = 0
         """Counts what `faces` has seen, for who wants to know whether there is news."""
+        self._labels_of: dict[str, tuple[str, ...]] = {}
         self._samples: deque[Sample] = deque()
         self._dropped = 0
         self._due: dict[str, float] = {}
@@ -78,6 +79,21 @@ class History:
         found = [self._samples[i] for i in range(first, min(first + limit, len(self._samples)))]
         return found, self._dropped + first + len(found)
 
+    def _fitting(self, camera: str, probabilities: dict[str, float]) -> dict[str, float]:
+        """A face's probabilities; none where its labels are others than those of a camera that came before: two
+        models' cannot stand in one picture. Once no camera has the old labels any more the new ones take over."""
+        labels = tuple(probabilities)
+        if not labels:
+            return probabilities
+        self._labels_of[camera] = labels
+        if labels == self.labels:
+            return probabilities
+        if self.labels in self._labels_of.values():
+            return {}
+        self.labels = labels
+        self._clear()
+        return probabilities
+
     def _clear(self) -> None:
         self._dropped += len(self._samples)
         self._samples.clear()
@@ -87,10 +103,7 @@ class History:
         at = (self._clock() - event["latency_ns"]) // 1_000_000
         faces = []
         for region in event["regions"]:
-            probabilities = region["probabilities"] or {}
-            if probabilities and tuple(probabilities) != self.labels:
-                self.labels = tuple(probabilities)
-                self._clear()  # another model's: they cannot stand in one picture
+            probabilities = self._fitting(camera, region["probabilities"] or {})
             faces.append(
                 {
                     "visit": self._visits.get((camera, region["track"])), "track": region["track"],

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import h11
 import uvicorn
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -39,6 +40,8 @@ CLOSE_TIMEOUT = 0.4
 """Seconds that viewers have to take our goodbye."""
 BACKLOG = 128
 """Connections that wait to be accepted, and that are accepted at one go."""
+_MAX_TEXTS = 20
+"""Different faults that are told of."""
 MAX_MESSAGE = 16_384
 """Bytes of a message from a viewer; a longer one ends its connection."""
 
@@ -211,12 +214,18 @@ class Server:
 
 
 def _report_errors(log: Callable[[str, str], None]) -> None:
-    """What goes wrong in the server is said on the bus, in a line."""
+    """What goes wrong in the server is said on the bus, in a line, and not again: whoever reaches the page could fill
+    the log with it. A peer that breaks HTTP's rules is none of the server's faults."""
+    said: set[str] = set()
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             cause = record.exc_info[1] if record.exc_info else None
-            log("warning", f"{record.getMessage().splitlines()[0]}{f': {cause!r}' if cause else ''}")
+            text = f"{record.getMessage().splitlines()[0]}{f': {cause!r}' if cause else ''}"
+            if isinstance(cause, h11.ProtocolError) or text in said or len(said) >= _MAX_TEXTS:
+                return
+            said.add(text)
+            log("warning", text)
 
     logger = logging.getLogger("uvicorn.error")
     logger.handlers = [Handler(logging.ERROR)]

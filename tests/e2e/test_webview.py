@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, WebSocketRoute
 from tests.support.browser import Launched, Visit, chromium, launched, visit
 from tests.support.command import wait_until
 from tests.support.graphs import ROOT
+from tests.support.host import free_port
 
 WEB = re.sub("port: 8080", "port: 0", (ROOT / "configs/graphs/web.yaml").read_text())
 
@@ -283,3 +284,27 @@ def test_the_token_opens_the_page(browser: Browser):
             seen.wait("document.querySelector('canvas')?.dataset.number > 0")
             assert seen.page.url == run.url
         assert "sesame" not in run.log.read_text()
+
+
+def test_a_camera_shown_alone_that_the_next_graph_has_not_leaves_the_others_their_pictures(browser: Browser):
+    """A page on a wall outlives its graph: it asked for that camera for ever, and no picture came any more."""
+
+    def page(port: int, *cameras: str) -> str:
+        sources = "".join(f"  {name}: {{type: testsrc, fps: 5}}\n" for name in cameras)
+        node = f"  page: {{type: webview, port: {port}}}\n"
+        return f"nodes:\n{sources}{node}links:\n  - '[{', '.join(cameras)}] ! page'\n"
+
+    port = free_port()
+    with launched(page(port, "constructor", "desk")) as run, visit(browser, "about:blank") as seen:
+        seen.page.goto(run.url + "#camera=desk")
+        seen.wait("document.querySelector('dialog[open]')")
+        seen.wait("document.querySelector('[data-camera=constructor] canvas').dataset.number > 0")
+        run.process.terminate()
+        run.process.wait(60)
+        with launched(page(port, "constructor")):
+            seen.wait("!document.querySelector('dialog[open]')")
+            before = seen.page.evaluate("+document.querySelector('[data-camera=constructor] canvas').dataset.number")
+            seen.wait(
+                "before => +document.querySelector('[data-camera=constructor] canvas').dataset.number != before", before
+            )
+            assert seen.page.locator("#link").inner_text() == "Live"

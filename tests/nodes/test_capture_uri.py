@@ -47,6 +47,8 @@ def test_a_number_is_a_webcam() -> None:
         ("rtsp:user:word@cam/s", "rtsp:***@cam/s"),
         ("http://cam/v?usr=word&pwd=word&n=1", "http://cam/v?usr=***&pwd=***&n=1"),
         ("http://cam/v?Access_Token=word", "http://cam/v?Access_Token=***"),
+        ("rtsp://cam/user=word_password=wo_rd_channel=1", "rtsp://cam/user=***_password=***_channel=1"),
+        ("rtsp://user:wo'rd word@cam/s", "rtsp://***@cam/s"),
         ("rtsp://cam/user=word_password=word_channel=1", "rtsp://cam/user=***_password=***_channel=1"),
     ],
 )

@@ -10,6 +10,7 @@ import msgpack
 import pytest
 import zmq
 
+from pipeline.audience import MAX_PREFIXES
 from tests.nodes.publishing import drain, endpoint, face, join, narrow, publishing
 from tests.support.host import patiently, resident
 
@@ -70,7 +71,7 @@ def wrong_messages(target: str) -> None:
         peer.send_multipart([b"\x01emotion/door", b"more"])
         for _ in range(300):
             peer.send(b"hello")
-        peer.send(b"\x02" * 1000)
+        peer.send(b"\x02" * 100)
 
 
 def endless_topic(target: str) -> None:
@@ -110,8 +111,31 @@ def test_a_message_that_is_too_long_ends_its_senders_connection(kind: bytes):
         monitor = peer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         peer.connect(endpoint(h))
         peer.send(b"\x01emotion/")
-        peer.send(kind + bytes(1000))
+        peer.send(kind + bytes(100))
         assert not monitor.poll(300)
-        peer.send(kind + bytes(1100))
+        peer.send(kind + bytes(200))
         assert monitor.poll(10_000)
         peer.disable_monitor()
+
+
+def test_a_flood_of_subscriptions_is_ended_and_honest_subscribers_come_back():
+    """libzmq keeps all of it, and one peer could take all of the machine's memory."""
+    with publishing(observations=False) as h, zmq.Context() as context, context.socket(zmq.XSUB) as peer:
+        peer.linger = 0
+        peer.sndhwm = 0
+        h.push(regions=[face()])
+        with join(h) as events:
+            assert {next(events).what, next(events).what} == {"present", "up"}
+            peer.connect(endpoint(h))
+            for number in range(2 * MAX_PREFIXES):
+                peer.send(b"\x01emotion/" + str(number).encode())
+            patiently(lambda: any("flood" in text for _, text in h.logs), h.tick)
+            peer.close()
+            patiently(lambda: events._socket.poll(10), h.tick)  # it is there again: the snapshot tells how things stand
+            h.push(regions=[face(), face(track=2)])
+            h.mark("eos")
+            told = drain(events)
+    assert [e.what for e in told if e.kind == "change"][-3:] == ["appeared", "left", "left"]
+    assert [text for level, text in h.logs if level == "warning"] == [
+        f"{endpoint(h)}: a peer sent a flood of subscriptions: all were thrown out, and may connect again"
+    ]

@@ -194,3 +194,38 @@ def test_messages_are_read_as_they_were_written():
     assert unpack(info.pack()) == info
     wish = Ask("door", True, False, 7, 64)
     assert Ask.unpack(wish.pack()) == wish
+
+
+def test_a_receiver_that_only_claims_to_read_is_not_sent_for_ever(monkeypatch: pytest.MonkeyPatch):
+    """What it acknowledges and never read would pile up in the socket."""
+    shape = (480, 640, 3)
+    with sending(format="raw") as h, zmq.Context() as context, context.socket(zmq.DEALER) as peer:
+        peer.linger = 0
+        peer.rcvhwm = 1
+        peer.setsockopt(zmq.RCVBUF, 4096)
+        peer.connect(sender(h).endpoint)
+        peer.send(wire.pack(ask(window=64)))
+        patiently(lambda: sender(h)._peers, h.tick)
+        for number in range(400):
+            peer.send(wire.pack(ask(window=64, ack=2**60)))
+            h.push(picture(number, shape))
+        patiently(lambda: h.push(picture(0, shape)) or h.metrics.get("replaced"), h.tick)
+        assert next(iter(sender(h)._peers.values())).sent < 250  # of 400, some of them in the kernel's buffers
+
+
+def test_receivers_that_fell_silent_make_room(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("nodes.send._MAX_PEERS", 2)
+    monkeypatch.setattr("nodes.send._SILENT_AFTER", 0.3)
+    with sending() as h, zmq.Context() as context:
+        strangers = [context.socket(zmq.DEALER) for _ in range(2)]
+        for stranger in strangers:
+            stranger.linger = 0
+            stranger.connect(sender(h).endpoint)
+            stranger.send(wire.pack(ask()))
+        patiently(lambda: len(sender(h)._peers) == 2, h.tick)
+        with Far(sender(h).endpoint) as far:
+            patiently(lambda: far.got, lambda: h.push(picture(1)))
+            strangers[1].send(wire.pack(ask()))  # it comes back in the place of the other one
+            patiently(lambda: len(sender(h)._peers) == 2, h.tick)
+        for stranger in strangers:
+            stranger.close()

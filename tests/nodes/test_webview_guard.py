@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -260,3 +262,17 @@ def test_an_empty_token_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [done.stderr.strip()]
     assert "give a token" in done.stderr
+
+
+def test_who_breaks_the_rules_of_http_fills_no_log():
+    """Whoever reaches the page could, without its token."""
+    with viewing(token="a secret word") as (h, url):
+        at = urlsplit(url)
+        for _ in range(30):
+            with socket.create_connection((at.hostname, at.port)) as peer:
+                peer.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+                peer.settimeout(10)
+                while peer.recv(4096):
+                    pass
+        assert get(url)[0] in (200, 303, 401)
+    assert len([text for level, text in h.logs if level == "warning"]) <= 1

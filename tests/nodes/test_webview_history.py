@@ -87,3 +87,20 @@ def test_history_begins_anew_when_the_clock_is_set_back():
     samples, _ = history.since(position)
     assert [sample.at for sample in samples] == [second * 1000 for second in range(3600, 3700)]
     assert history.since(0)[0] == samples
+
+
+def test_of_two_models_at_a_time_the_first_one_is_drawn():
+    """Their probabilities cannot stand in one picture, and it must not begin anew at each of their frames."""
+    history = History(100, lambda: NOW)
+    for camera in ("door", "desk"):
+        history.see({**appeared(1), "camera": camera})
+    for second in range(10):
+        history.see(observed(second, 1))
+        history.see({**observed(second, 1, labels=("yes", "no")), "camera": "desk"})
+    assert {sample.camera for sample in history.since(0)[0]} == {"door"}
+    assert len(history.since(0)[0]) == 10
+    face = history.faces["desk"]["faces"][0]
+    assert (face["label"], face["probabilities"]) == ("yes", [])
+    history.see(observed(10, 1, labels=("yes", "no")))  # now both have the new one
+    assert history.labels == ("yes", "no")
+    assert len(history.since(0)[0]) == 1

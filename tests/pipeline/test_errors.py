@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pipeline.errors import LONGEST, UserError, redact
+from pipeline.errors import LONGEST, UserError, redact, redact_setting
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,15 @@ from pipeline.errors import LONGEST, UserError, redact
         ("http://host/?q=a?b=c?token=p9&z=1", "http://host/?q=a?b=c?token=***&z=1"),
         ("http://host/?pass=a?b", "http://host/?pass=***"),
         ("a mail to me@host and c://d", "a mail to me@host and c://d"),
+        ("rtsp://me:it's5ecret@host/x", "rtsp://***@host/x"),
+        ("""is "rtsp://me:it's"5ecret@host/x": no""", """is "rtsp://***@host/x": no"""),
+        ("'http://h/?pwd=it's5ecret': no", "'http://h/?pwd=***': no"),
+        (
+            "rtsp://h/user=me_password=5ecret_x_channel=1_s=0.sdp?real",
+            "rtsp://h/user=***_password=***_channel=1_s=0.sdp?real",
+        ),
+        ("http://h/?auth_code=5ecret&user_id=me", "http://h/?auth_code=***&user_id=***"),
+        ("http://h/token=5ec/ret==", "http://h/token=***"),
     ],
 )
 def test_credentials_are_not_shown(text: str, shown: str):
@@ -30,7 +39,38 @@ def test_credentials_are_not_shown(text: str, shown: str):
 
 
 @pytest.mark.parametrize(
-    "piece", ["a", "a.+-", "a:/", "://", "http://", "http://h/?passpass", "http://h/?a=b&pass=", "@", "?", "http://a@"]
+    ("name", "value", "shown"),
+    [
+        ("uri", "rtsp://me:my 5ecret word@host/x", "rtsp://***@host/x"),
+        ("uri", "clips/my film.mp4", "clips/my film.mp4"),
+        ("uris", ["a", "rtsp://me:pw@host"], ["a", "rtsp://***@host"]),
+        ("token", "5ecret", "***"),
+        ("token", "", ""),
+        ("fps", 5, 5),
+    ],
+)
+def test_settings_are_shown_without_credentials(name: str, value: object, shown: object):
+    assert redact_setting(name, value) == shown
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a",
+        "a.+-",
+        "a:/",
+        "://",
+        "http://",
+        "http://h/?passpass",
+        "http://h/?a=b&pass=",
+        "@",
+        "?",
+        "http://a@",
+        "http://h/pw=_a",
+        "a=",
+        "=_",
+        "/a_",
+    ],
 )
 def test_long_text_takes_no_longer_for_each_letter(piece: str):
     """A message that froze the supervisor for minutes: what took the square of its length takes its length now."""

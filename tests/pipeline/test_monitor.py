@@ -19,7 +19,7 @@ import zmq
 
 from pipeline import UserError, wire
 from pipeline.figures import NodeFigures, Stats
-from pipeline.monitor import Monitor, Watch, locate, watch
+from pipeline.monitor import INTERVAL, Monitor, Watch, locate, watch
 from pipeline.rundir import RunDirectory, base_directory, running
 from pipeline.snapshot import VERSION, is_snapshot
 from tests.support.command import emograph, environment, started, wait_until, workers
@@ -328,6 +328,25 @@ def test_garbage_neither_stops_the_snapshots_nor_the_graph(env: dict[str, str]):
         after = until(endpoint, lambda s: s["cameras"]["a"]["delivered"] > before["cameras"]["a"]["delivered"] + 20)
         assert not any(p["restarts"] for p in after["processes"].values())
         assert launcher.poll() is None
+
+
+def test_nobody_can_end_what_others_watch(env: dict[str, str]):
+    """libzmq tells of the end of a subscription also where a peer ends one that it never had."""
+    with launched(env, "--monitor", "tcp://127.0.0.1:*") as (_, endpoint), zmq.Context() as context:
+        text = until(endpoint, lambda s: s["messages"])["messages"][0]["text"]
+        address = text.removeprefix("snapshots on ")
+        with Watch(address) as viewer, context.socket(zmq.XSUB) as peer:
+            assert viewer.receive(30) is not None
+            peer.linger = 1000
+            peer.connect(address)
+            for _ in range(3):
+                peer.send(b"\x00")
+                time.sleep(1.2 * INTERVAL)  # for it to come there
+            newest = viewer.receive(30)
+            assert newest is not None
+            later = viewer.receive(30)
+            assert later is not None
+            assert later["time"] > newest["time"]
 
 
 @contextmanager

@@ -68,6 +68,8 @@ export function start() {
   let first = true
   on("hello", () => {
     faces?.clear()
+    // Of a graph that has another one's address now: what it asks for in vain would cost the page all its pictures.
+    if (camera && !store.cameras.includes(camera)) dialog.close()
     if (first && asked()) open(asked())
     first = false
   })

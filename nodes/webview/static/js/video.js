@@ -39,8 +39,10 @@ export function start() {
 function watch() {
   hear()
   if (document.hidden || !channel) return
-  const cameras = {}
-  for (const { camera, size } of wanted.values()) if (size === "full" || !cameras[camera]) cameras[camera] = size
+  const cameras = Object.create(null) // a camera may be called `constructor`
+  for (const { camera, size } of wanted.values()) {
+    if (store.cameras.includes(camera) && (size === "full" || !cameras[camera])) cameras[camera] = size
+  }
   channel.send({ watch: cameras })
   if (!drawing) channel.send({ ready: 1 })
 }
