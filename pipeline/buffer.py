@@ -176,7 +176,12 @@ class Buffer:
             self.shape, self.slot, self.generation, self.plane, self.weight, self.home, self.trace,
             [r.pack() for r in self.regions], self.meta,
         )  # fmt: skip
-        if tuple(map(type, fields)) != _SENT or tuple(map(type, self.shape)) != _SHAPE or not _is_sound(fields):
+        if not (
+            _are_sound(self.shape, self.sequence, self.captured, self.wall, self.deadline, self.slot, self.generation,
+                       self.plane, self.weight)
+            and type(self.pts) is int and type(self.stream) is type(self.home) is str
+            and type(self.shape) is tuple and type(self.trace) is list and type(self.meta) is dict
+        ):  # fmt: skip
             fields = _mended(fields)
         if self.meta:
             _check_keys(self.meta, "meta")
@@ -207,7 +212,8 @@ _FIELDS = (
     "version", "to", "stream", "sequence", "pts", "captured", "wall", "deadline", "shape", "slot", "generation",
     "plane", "weight", "home", "trace", "regions", "meta",
 )  # fmt: skip
-_RANGED = ("sequence", "captured", "wall", "deadline", "shape", "slot", "generation", "plane", "weight")
+_RANGED = ("shape", "sequence", "captured", "wall", "deadline", "slot", "generation", "plane", "weight")
+"""Those that cannot be negative; of the shape and the weight none can be 0."""
 _TRACE = (str, int, int, int)
 _SHAPE = (int, int, int)
 _BUFFER = (int, str, str, int, int, int, int, int, list, int, int, int, int, str, list, list, dict)
@@ -217,10 +223,26 @@ _SENT: tuple[type, ...] = tuple(tuple if name == "shape" else kind for name, kin
 """As a buffer has them before msgpack makes a list of the shape."""
 
 
-def _is_sound(fields: Sequence[Any]) -> bool:
-    """Whether the numbers of a buffer are such as can be; their types are right."""
-    _, _, _, sequence, _, captured, wall, deadline, shape, slot, generation, plane, weight, *_ = fields
-    return min(sequence, captured, wall, deadline, slot, generation, plane, weight - 1) >= 0 and min(shape) > 0
+def _are_sound(
+    shape: Sequence[int],
+    sequence: int,
+    captured: int,
+    wall: int,
+    deadline: int,
+    slot: int,
+    generation: int,
+    plane: int,
+    weight: int,
+) -> bool:
+    """Whether the numbers of a buffer are whole ones, and such as can be."""
+    try:
+        rows, columns, channels = shape
+        # One that is negative makes all of it negative, one of NumPy's all of it NumPy's: the quickest check there is.
+        numbers = sequence | captured | wall | deadline | slot | generation | plane
+        numbers |= (weight - 1) | (rows - 1) | (columns - 1) | (channels - 1)
+    except (TypeError, ValueError):
+        return False
+    return type(numbers) is int and numbers >= 0
 
 
 def _mended(fields: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -235,7 +257,7 @@ def _mended(fields: tuple[Any, ...]) -> tuple[Any, ...]:
             mended.append(value)
         else:
             raise TypeError(f"a buffer's {name} is {reprlib.repr(value)}")
-    if not _is_sound(mended):
+    if not _are_sound(*(mended[_FIELDS.index(name)] for name in _RANGED)):
         told = ", ".join(f"{name} {value}" for name, value in zip(_FIELDS, mended, strict=True) if name in _RANGED)
         raise ValueError(f"a buffer with a number out of range: {told}")
     return tuple(mended)
@@ -262,7 +284,7 @@ def decode(raw: Any) -> tuple[str, Buffer | Mark]:
         if types == _BUFFER and raw[0] == WIRE_VERSION:
             (_, to, stream, sequence, pts, captured, wall, deadline, shape, slot, generation, plane, weight,
              home, trace, regions, meta) = raw  # fmt: skip
-            if tuple(map(type, shape)) != _SHAPE or not _is_sound(raw):
+            if not _are_sound(shape, sequence, captured, wall, deadline, slot, generation, plane, weight):
                 raise BadMessage("wrong numbers in a buffer header")
             if not all(map(is_trace, trace)):
                 raise BadMessage("wrong trace in a buffer header")
