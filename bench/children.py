@@ -1,6 +1,8 @@
 """Processes that a benchmark starts: they end with it, however it ends, and Ctrl-C is for the benchmark alone.
 
-with started(_worker, [(clips, ready), (clips, ready)]) as workers: ...
+    with started(_worker, [(clips, ready), (clips, ready)]) as workers: ...
+
+All are spawned, not forked: what the benchmark has loaded is not in them.
 """
 
 from __future__ import annotations

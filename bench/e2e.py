@@ -41,7 +41,6 @@ UNSPARED = "busy_reclassify_interval: 0"
 APART, TOGETHER = "replicas: auto", 'process: "{camera}"'
 """Where the detector of a camera runs: in a process of its own, or in the camera's."""
 WITH_CAMERAS = "detectors in the cameras' processes"
-PEER = Path(__file__).parent / "peers" / "fer_loop.py"
 
 
 def contestants(settings: Settings) -> list[str]:

@@ -340,3 +340,10 @@ def test_as_many_file_descriptors_as_it_says_are_enough(env: dict[str, str]):
     assert done.returncode == 0, done.stderr
     assert sum(camera["delivered"] for camera in json.loads(done.stdout)["cameras"].values()) == 120
     assert all(process["restarts"] == 0 for process in json.loads(done.stdout)["processes"].values())
+
+
+def test_frames_that_a_node_failed_on_are_told_at_the_end(env: dict[str, str]):
+    graph = "numbers name=a num_buffers=30 ! work name=w fail_at=7 ! nothing"
+    done = emograph("launch", graph, "--set", "mode=lossless", "--json", env=env)
+    assert done.returncode == 1
+    assert "a: 1 frame was dropped because a node failed on it" in json.loads(done.stdout)["errors"]

@@ -205,3 +205,8 @@ def test_turned_video_is_upright(tmp_path: Path) -> None:
 def test_recordings_are_paced_in_live_mode_only(tmp_path: Path, lossless: bool, paced: bool) -> None:
     with harness(film(tmp_path / "a.mp4", 3), lossless=lossless) as h:
         assert (h.node.live, h.node.paced) == (False, paced)
+
+
+def test_a_loop_over_nothing_ends(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no frame at or after 'start' \(9 s\)$"):
+        harness(film(tmp_path / "a.mp4", 5), start=9, loop=True)

@@ -299,3 +299,14 @@ def test_stop_while_opening(deaf: int) -> None:
     node.stopping.set()
     thread.join(PATIENCE)
     assert [str(e) for e in errors] == ["door: stopped while opening"]
+
+
+def test_the_silence_of_the_graph_is_not_the_cameras(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    grab, fails = StandIn.grab, []
+    monkeypatch.setattr(StandIn, "grab", lambda self: not fails.pop() if fails else grab(self))
+    with harness(f"v4l2://{tmp_path}/video0", timeout=1) as h:
+        assert len(h.pull(1)) == 1
+        h.node._frames._heard -= 3600
+        fails.append(True)
+        assert len(h.pull(2)) == 2
+    assert h.statuses == []

@@ -99,3 +99,21 @@ def test_a_stream_that_begins_anew_leaves_no_ghosts():
 def test_score_is_the_labels_probability(region, score):
     (change,) = Changes(0, 0, 0).frame([region], Moment(0, 0, 0))
     assert change["score"] == score
+
+
+def test_a_change_tells_where_the_face_is_now():
+    changes, told = Changes(0, 0, 100 * MS), []
+    for number, word in enumerate(["happy", "happy", "sad"]):
+        region = face(word)
+        region.box = (10 * number, 2, 3, 4)
+        told += changes.frame([region], Moment(number * 100 * MS, 0, 0))
+    told += changes.present()
+    assert [(c["what"], c["box"][0]) for c in told] == [("appeared", 0), ("changed", 20), ("present", 20)]
+
+
+def test_a_face_without_a_reading_keeps_its_last_probabilities():
+    changes = Changes(0, 0, 100 * MS)
+    changes.frame([face("happy.8")], Moment(0, 0, 0))
+    changes.frame([face("-")], Moment(50 * MS, 0, 0))
+    (present,), (left,) = changes.present(), changes.leave()
+    assert [(c["label"], c["score"]) for c in (present, left)] == [("happy", 0.8)] * 2

@@ -156,3 +156,12 @@ def test_a_track_that_is_long_gone_is_forgotten_and_one_that_stays_is_not(smooth
             memory.ask(track, second * 1_000_000_000, lit(0), 1.0).raw = raw
             memory.smooth(track, second * 1_000_000_000, raw)
     assert set(memory._tracks) == {1, 3}
+
+
+@pytest.mark.parametrize("back", [0, 100, 5000])
+def test_time_that_goes_back_does_not_change_what_was_smoothed(back: int):
+    memory = Memory(0.4)
+    happy, sad = np.eye(7, dtype=np.float32)[[3, 4]]
+    memory.smooth(1, 10_000 * MS, happy)
+    assert memory.smooth(1, (10_000 - back) * MS, sad).tolist() == happy.tolist()
+    assert memory.smooth(1, (10_000 - back + 400) * MS, sad)[4] == pytest.approx(1 - np.exp(-1))

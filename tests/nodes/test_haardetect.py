@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nodes import facedetector
-from nodes.facedetector import NOTHING, Detections, FaceDetector, without_nested
+from nodes.facedetector import NOTHING, Detections, FaceDetector, _with_contrast, without_nested
 from nodes.haardetect import HaarDetect, cut_patches
 from nodes.preprocess import Preprocess, preprocess
 from nodes.testsrc import TestSrc
@@ -461,3 +461,43 @@ def test_what_the_plain_cascade_finds_is_found(names, every, share):
                 found += any(iou(box, region.box) >= 0.5 for region in buffer.regions)
     assert faces > 20
     assert found >= share * faces
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [({}, 1), ({"min_size": 60}, 1), ({"min_size": 100}, 0), ({"max_size": 100}, 1), ({"max_size": 50}, 0)],
+)
+def test_a_look_keeps_to_the_sizes_of_the_detector(settings: dict, found: int):
+    (buffer,) = camera(1)  # a face of 60 to 84 pixels
+    boxes = FaceDetector(**settings).look(grey(buffer.frame), buffer.meta["truth"][0]["box"]).boxes
+    assert len(boxes) == found
+
+
+def test_a_picture_of_nothing_but_noise_is_not_stretched():
+    rng = np.random.default_rng(0)
+    noise, dark = (np.clip(np.round(rng.normal(20, d, (240, 320))), 0, 255).astype(np.uint8) for d in (0.7, 5))
+    assert _with_contrast(noise) is noise
+    assert _with_contrast(dark).std() > 40
+
+
+def test_after_eos_ids_are_new_also_where_the_times_go_on():
+    frames = camera(8, fps=30)
+    with Harness(HaarDetect(), streams=("synthetic",)) as h:
+        first = h.push_all(frames[:4])[-1].regions[0].track
+        h.mark("eos")
+        after = h.push_all(frames[4:])[-1].regions[0].track
+    assert (first, after) == (1, 2)
+
+
+def test_a_face_that_is_believed_needs_half_the_evidence(monkeypatch: pytest.MonkeyPatch):
+    asked, look = [], FaceDetector.look
+
+    def recorded(self, grey, box, **options):
+        asked.append(options.get("min_neighbors"))
+        return look(self, grey, box, **options)
+
+    monkeypatch.setattr(FaceDetector, "look", recorded)
+    with Harness(HaarDetect(min_neighbors=9, full_scan_interval=10, track_confirm=3), streams=("synthetic",)) as h:
+        ids = [[r.track for r in out.regions] for out in h.push_all(camera(6))]
+    believed = next(n for n, found in enumerate(ids) if found)
+    assert set(asked[believed + 1 :]) == {5}

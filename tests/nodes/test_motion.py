@@ -111,3 +111,16 @@ def test_a_picture_that_is_no_multiple_of_a_cell():
     assert changes.take(odd) == [(0, 0, 203, 101)]
     [(_, _, right, bottom)] = changes.take(with_box(odd, 180, 80, 21))
     assert (right, bottom) == (203, 101)
+
+
+def test_a_slow_change_is_one_though_there_are_quick_ones_elsewhere():
+    changes, picture, found = ChangeMap(), scene(), []
+    changes.take(picture)
+    for step in range(1, 4):
+        now = picture.astype(int)
+        now[200:232, 280:312] += 3 * step  # below the threshold from one to the next
+        now[16:48, 16:48] = 255 * (step % 2)
+        areas = changes.take(np.clip(now, 0, 255).astype(np.uint8))
+        assert inside(areas, 30, 30)
+        found.append(inside(areas, 295, 215))
+    assert found == [False, False, True]

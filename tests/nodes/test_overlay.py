@@ -421,3 +421,12 @@ def test_drawing_needs_neither_torch_nor_a_second_ffmpeg() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_blur_reaches_a_sixth_beyond_the_face() -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (480, 640, 3)).astype(np.uint8)
+    frame = draw(noise, [region((200, 150, 120, 120))], **bare(blur=True))
+    around = np.zeros((480, 640), bool)
+    around[131:289, 181:339] = True
+    around[140:280, 190:330] = False  # the face, and the box that is drawn around it
+    assert (frame[around] != noise[around]).any(axis=1).mean() > 0.99

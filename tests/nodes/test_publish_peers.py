@@ -10,6 +10,7 @@ import msgpack
 import pytest
 import zmq
 
+from nodes.publish import Publish
 from pipeline.audience import MAX_PREFIXES
 from tests.nodes.publishing import drain, endpoint, face, join, narrow, publishing
 from tests.support.host import patiently, resident
@@ -139,3 +140,13 @@ def test_a_flood_of_subscriptions_is_ended_and_honest_subscribers_come_back():
     assert [text for level, text in h.logs if level == "warning"] == [
         f"{endpoint(h)}: a peer sent a flood of subscriptions: all were thrown out, and may connect again"
     ]
+
+
+@pytest.mark.parametrize("hwm", [10, 1000])
+def test_what_a_slow_subscriber_may_have_waiting_is_a_setting(hwm: int):
+    """Of the socket: how much more fits into the network's buffers, nobody knows."""
+    with publishing(hwm=hwm) as h:
+        assert isinstance(h.node, Publish)
+        assert h.node._audience is not None
+        assert h.node._audience._socket is not None
+        assert h.node._audience._socket.getsockopt(zmq.SNDHWM) == hwm

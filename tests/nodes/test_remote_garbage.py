@@ -229,3 +229,22 @@ def test_receivers_that_fell_silent_make_room(monkeypatch: pytest.MonkeyPatch):
             patiently(lambda: len(sender(h)._peers) == 2, h.tick)
         for stranger in strangers:
             stranger.close()
+
+
+def test_a_receiver_has_no_more_than_was_sent_to_it():
+    with sending() as h, zmq.Context() as context, context.socket(zmq.DEALER) as peer:
+        peer.linger = 0
+        peer.connect(sender(h).endpoint)
+        peer.send(Ask("door", False, False, 0, 1).pack())
+        patiently(lambda: sender(h)._peers, h.tick)
+        peer.send(Ask("door", False, False, 50, 2).pack())
+        (known,) = sender(h)._peers.values()
+        patiently(lambda: known.window == 2, h.tick)
+        for number in range(6):
+            h.push(picture(0), pts=number)
+        got = 0
+        while peer.poll(200):
+            peer.recv_multipart()
+            got += 1
+    assert got == 2
+    assert len(h.metrics["replaced"]) == 3

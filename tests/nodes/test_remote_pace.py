@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
 
+from nodes.receive import Receive
+from nodes.remotelink import Header
 from pipeline import UserError
 from tests.nodes.remotes import SHAPE, Far, connect, picture, sender, sending
 from tests.support.host import patiently, resident
@@ -155,3 +158,25 @@ def test_a_stop_ends_the_wait_and_what_nobody_took_is_told():
         assert not pushing.is_alive()
         h.mark("eos")
     assert ("warning", "no receiver took the last frames of 'door' (1)") in h.logs
+
+
+def test_frames_that_did_not_come_are_counted():
+    with sending() as h, Far(sender(h).endpoint, pixels=False, prefetch=1) as far:
+        connect(h, far)
+        patiently(lambda: far.got, lambda: h.push(picture(0)))
+        far.go.clear()
+        time.sleep(0.1)
+        for _ in range(20):
+            h.push(picture(0))
+        far.go.set()
+        last = h._sequence["door"] - 1
+        patiently(lambda: far.node._sequence == last, h.tick)
+    assert far.node.skipped == sum(h.metrics["replaced"]) > 10
+    assert far.harness is not None
+    assert sum(far.harness.metrics["skipped"]) == far.node.skipped  # the last ones as it closes
+
+
+def test_times_of_a_sender_that_was_started_again_go_on_as_long_after_as_they_came():
+    node, second = Receive(name="door"), 1_000_000_000
+    node._offset, node._last_pts, node._last_wall = 0, 10 * second, 100 * second
+    assert node._time(Header("door", 1, 0, 0, 105 * second, (48, 64, 3), "none", [], {})) == 15 * second

@@ -421,3 +421,36 @@ def test_the_page_explains_every_column():
     section = re.split(r"^## ", page, flags=re.MULTILINE)
     [text] = [part for part in section if part.startswith("The table")]
     assert [name for name in (*COLUMNS, "raw_") if f"`{name}" not in text] == []
+
+
+def test_the_option_takes_each_camera_once_where_several_nodes_classify_it():
+    spec = load(
+        "testsrc name=a ! haardetect name=d ! emotion name=m ! fakesink  d. ! emotion name=k ! fakesink"
+        "  testsrc name=b ! haardetect ! emotion name=l ! fakesink"
+    )
+    attach(spec, "table", {"location": "out.csv"})
+    links = [(link.source, link.target) for link in spec.links if link.target == "table"]
+    assert links in ([("m", "table"), ("l", "table")], [("k", "table"), ("l", "table")])
+    assert expand(spec).nodes["table"].streams == ["a", "b"]
+
+
+def test_two_ways_to_one_file_that_is_not_there_yet(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    graph = (
+        f"testsrc ! haardetect ! emotion name=m ! table location={tmp_path}/real/x.csv"
+        f"  m. ! table name=u location={tmp_path}/link/x.csv"
+    )
+    with pytest.raises(GraphError, match=r"u: it would write to '.*link/x.csv', which table0 writes"):
+        expand(load(graph))
+
+
+def test_the_graph_file_is_not_written_over(tmp_path: Path):
+    file = tmp_path / "g.yaml"
+    file.write_text(
+        "nodes:\n  a: {type: testsrc}\n  d: {type: haardetect}\n  m: {type: emotion}\n"
+        f"  t: {{type: table, location: {tmp_path}/out.csv}}\nlinks: [a ! d ! m ! t]\n"
+    )
+    (tmp_path / "out.csv").symlink_to(file)
+    with pytest.raises(GraphError, match=r"t: it would write to '.*out.csv', which is the graph file"):
+        expand(load(str(file)))

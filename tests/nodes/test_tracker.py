@@ -146,3 +146,23 @@ def test_the_box_is_steadier_than_what_was_found():
 def test_iou(other, overlap):
     assert iou((0, 0, 10, 10), other) == pytest.approx(overlap)
     assert iou(other, (0, 0, 10, 10)) == pytest.approx(overlap)
+
+
+@pytest.mark.parametrize("apart", [25, 30])
+def test_faces_side_by_side_keep_their_ids(apart: int):
+    """Each could be the other's: the boxes overlap enough for that."""
+    near = (HERE[0] + apart, HERE[1], 60, 60)
+    reports = run(Tracker(), [[HERE, near], [near, HERE], [HERE, near], [near, HERE], [HERE, near]])
+    lefts = [min(report, key=lambda track: track.box[0]) for report in reports[1:]]
+    assert len({track.id for track in lefts}) == 1
+    assert all(iou(track.box, HERE) > 0.95 for track in lefts)
+
+
+def test_the_score_is_that_of_the_last_sight():
+    tracker, scores = Tracker(confirm=1), []
+    for now, score in enumerate([1.0, 5.0, None, 3.0]):
+        tracker.advance(now / 30)
+        found = np.array([HERE] if score else [], float).reshape(-1, 4)
+        (track,) = tracker.update(found, np.array([score] if score else []))
+        scores.append(track.score)
+    assert scores == [1, 5, 5, 3]

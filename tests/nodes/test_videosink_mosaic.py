@@ -10,7 +10,7 @@ import pytest
 
 from nodes.mosaic import DIMMED
 from nodes.videosink import VideoSink
-from nodes.videosink.wall import Shelf
+from nodes.videosink.wall import LiveWall, Shelf
 from pipeline import GraphError, Harness, UserError
 from pipeline.graph import expand
 from pipeline.load import load
@@ -282,3 +282,17 @@ def test_a_lossless_mosaic_shows_of_a_gap_its_first_second(tmp_path: Path, gap: 
         assert files[0][1] == pytest.approx([*before, *(gap + time for time in after)], abs=1e-4)
     pictures = [levels(picture, 1)[0] for seen, _, _ in files for picture in seen]
     assert pictures == [200] * 12 + [100] * 2
+
+
+def test_a_camera_that_is_back_is_no_longer_dimmed():
+    wall = LiveWall(("a", "b"), fps=10)
+    for stream, value in (("a", 100), ("b", 200)):
+        wall.push(stream, plain(value), 0, 0)
+    wall.mute("b", "unplugged")
+    assert len(list(wall.due(0))) == 1
+    ((picture, _),) = wall.due(100 * MS)
+    assert picture[40, 200].max() < 150
+    wall.push("b", plain(200), 0, 150 * MS)
+    for tick in (2, 3, 4):  # between two frames of a slow camera, too
+        ((picture, _),) = wall.due(tick * 100 * MS)
+        assert picture[40, 200].tolist() == [200] * 3

@@ -165,3 +165,9 @@ def test_random_bytes_never_raise_anything_else():
             unpack(bytes(data))
         except BadMessage:
             continue
+
+
+def test_a_branch_has_attributes_of_its_own():
+    buffer = Buffer("a", 0, regions=[Region((1, 2, 3, 4), attrs={"held": True})])
+    buffer.branch(1).regions[0].attrs["drawn"] = True
+    assert buffer.regions[0].attrs == {"held": True}

@@ -30,6 +30,10 @@ from pipeline.errors import LONGEST, UserError, redact, redact_setting
             "rtsp://h/user=***_password=***_channel=1_s=0.sdp?real",
         ),
         ("http://h/?auth_code=5ecret&user_id=me", "http://h/?auth_code=***&user_id=***"),
+        (
+            "http://host/?sig=p1&X-Auth=p2&login=p3;client_secret=p4&usr=p5",
+            "http://host/?sig=***&X-Auth=***&login=***;client_secret=***&usr=***",
+        ),
         ("http://h/token=5ec/ret==", "http://h/token=***"),
     ],
 )
@@ -44,7 +48,9 @@ def test_credentials_are_not_shown(text: str, shown: str):
         ("uri", "rtsp://me:my 5ecret word@host/x", "rtsp://***@host/x"),
         ("uri", "clips/my film.mp4", "clips/my film.mp4"),
         ("uris", ["a", "rtsp://me:pw@host"], ["a", "rtsp://***@host"]),
-        ("token", "5ecret", "***"),
+        *((name, "5ecret", "***") for name in ("token", "credentials", "api_key", "key", "secret", "auth", "pwd")),
+        ("keyframes", "5", "5"),
+        ("tokens", ["a", "b"], ["***", "***"]),
         ("token", "", ""),
         ("fps", 5, 5),
     ],

@@ -125,3 +125,9 @@ def test_a_drawing_goes_from_left_to_right():
     assert len(set(drawing.place.values())) == len(nodes)
     assert drawing.links.keys() == {(a, b) for a, targets in nodes.items() for b in targets}
     assert all(0 <= px <= drawing.width - 100 and 0 <= py <= drawing.height - 40 for px, py in drawing.place.values())
+
+
+def test_metadata_that_only_one_of_two_links_brings_is_not_there(engine_nodes: None):
+    with pytest.raises(GraphError, match=r"o ! picky0: the caps do not meet: .*no node upstream adds 'faces'"):
+        expand(parse_launch("testsrc name=a ! haardetect ! odd name=o ! picky  testsrc name=b ! o."))
+    expand(parse_launch("testsrc name=a ! haardetect name=d ! odd name=o ! picky  testsrc name=b ! d."))

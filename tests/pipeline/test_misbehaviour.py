@@ -17,7 +17,7 @@ from pipeline.graph import expand
 from pipeline.load import load
 from pipeline.plan import bus_endpoint
 from pipeline.supervisor import Supervisor
-from tests.support.graphs import run_graph, stop_after
+from tests.support.graphs import register_plugin, run_graph, stop_after
 
 pytestmark = pytest.mark.usefixtures("engine_nodes")
 
@@ -198,3 +198,42 @@ def test_what_a_node_has_started_ends_with_the_graph():
     assert run.error is None
     children = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "7777"]]
     assert not [p for p in children if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_what_a_node_says_shows_no_credentials():
+    run = run_graph("numbers name=a num_buffers=1 saying='rtsp://me:word@10.0.0.5/x' ! nothing")
+    assert run.said("rtsp://***@10.0.0.5/x")
+    assert not any("word" in text for _, _, text in run.logs)
+
+
+def test_a_process_that_ends_badly_while_it_closes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    code = (
+        "import os\n"
+        "from tests.support.enginenodes import Nothing\n"
+        "class Plugin(Nothing):\n"
+        "    def close(self):\n"
+        "        os._exit(3)\n"
+    )
+    register_plugin(monkeypatch, tmp_path, "rude", code)
+    run = run_graph("numbers name=a num_buffers=5 ! rude name=t", ["mode=lossless"])
+    assert run.error == "t: the process ended badly: exit code 3"
+    assert run.ledgers["a"].delivered == 5
+
+
+def test_a_sink_is_not_stopped_while_frames_are_on_their_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`send` would not wait for its receivers any more."""
+    out = tmp_path / "out"
+    code = (
+        "from tests.support.enginenodes import Nothing\n"
+        "class Plugin(Nothing):\n"
+        "    def consume(self, buffer):\n"
+        f"        with open({str(out)!r}, 'a') as file:\n"
+        "            print(self.stopping.is_set(), file=file)\n"
+    )
+    register_plugin(monkeypatch, tmp_path, "watches", code)
+    graph = "numbers name=a num_buffers=0 ! work delay=50ms ! watches name=r"
+    run = run_graph(graph, ["mode=lossless"], stop_after(5))
+    assert run.error is None
+    seen = out.read_text().split()
+    assert len(seen) == run.ledgers["a"].delivered > 6
+    assert set(seen) == {"False"}

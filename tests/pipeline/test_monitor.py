@@ -392,3 +392,13 @@ def test_a_viewer_passes_over_what_is_no_snapshot():
 def test_an_address_that_is_none_is_one_line():
     with pytest.raises(UserError, match="cannot connect to tcp://nonsense"):
         Watch("tcp://nonsense")
+
+
+def test_percentiles_of_now():
+    figures, stats = NodeFigures(), Stats()
+    for second in range(6):
+        for value in range(1, 21):
+            stats.observe("m", value)
+        figures.add(stats.report(), float(second))
+    metric = figures.recent(5.0)["metrics"]["m"]
+    assert (metric["p50"], metric["p95"], metric["max"], metric["mean"]) == (11, 20, 20, 10.5)

@@ -25,10 +25,20 @@ from pipeline.registry import NodeType, find
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("250ms", 0.25), ("1.5s", 1.5), ("2min", 120.0), ("1h", 3600.0), (3, 3), (" 5 ", 5.0)]
+    ("text", "value"),
+    [
+        ("250ms", 0.25),
+        ("1.5s", 1.5),
+        ("2min", 120.0),
+        ("1h", 3600.0),
+        ("5m", 300.0),
+        ("40us", 40e-6),
+        (3, 3),
+        (" 5 ", 5.0),
+    ],
 )
 def test_durations(text: object, value: float):
-    assert seconds(text) == value
+    assert seconds(text) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("text", ["soon", "5 parsecs", "-3s", ""])

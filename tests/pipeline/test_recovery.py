@@ -360,3 +360,105 @@ def test_a_process_that_dies_while_the_graph_stops(death: signal.Signals, error:
     assert run.error == error
     assert run.said("the process ")
     assert all(ledger.adds_up for ledger in run.ledgers.values())
+
+
+# When to start again ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ready_for", "delays"),
+    [(1.0, [0.0, 0.2, 0.4, 0.8, 1.6, None]), (Process.HEALTHY_AFTER + 100, [0.0] * 6)],
+)
+def test_a_process_that_keeps_dying_starts_ever_later_unless_it_has_worked_for_long(ready_for: float, delays: list):
+    process = Process("p", ["n"])
+    for delay in delays:
+        now = time.monotonic()
+        process.started_at = process.ready_at = now - ready_for
+        assert process.plan_restart(patient=False) == delay
+        assert delay is None or process.not_before >= now + delay
+
+
+def test_restarts_with_buffers_between_them_are_not_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Process, "RESTART_LIMIT", 1)
+    seen: set[int] = set()
+
+    def tick(supervisor: Supervisor) -> None:
+        process = supervisor.processes["w"]
+        if process.child is None or process.recovering or supervisor.figures["r"].done < 5:
+            return
+        if len(seen) < 3 and process.child.pid not in seen:
+            seen.add(process.child.pid)
+            os.kill(process.child.pid, signal.SIGKILL)
+
+    run = run_graph(LOSSLESS.format(out=tmp_path / "out"), ["mode=lossless"], tick)
+    assert run.error is None
+    assert run.supervisor.processes["w"].restarts_total == 3
+
+
+def test_a_camera_that_is_away_after_a_restart_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Else one camera without power would end the graph of all."""
+    monkeypatch.setattr(Process, "RESTART_LIMIT", 1)
+    away = tmp_path / "away"
+    away.touch()
+    code = (
+        "import os\n"
+        "from pipeline import UserError\n"
+        "from tests.support.enginenodes import Numbers\n"
+        "class Plugin(Numbers):\n"
+        "    def open(self):\n"
+        f"        if self.restarted and os.path.exists({str(away)!r}):\n"
+        "            raise UserError('no answer')\n"
+        "        return super().open()\n"
+    )
+    register_plugin(monkeypatch, tmp_path, "flaky", code)
+    kill = kill_when_flowing("a")
+
+    def tick(supervisor: Supervisor) -> None:
+        kill(supervisor)
+        if supervisor.processes["a"].restarts_total == 3:
+            away.unlink(missing_ok=True)
+
+    run = run_graph("flaky name=a num_buffers=60 ! work delay=10ms ! nothing name=r", ["mode=lossless"], tick)
+    assert run.error is None
+    assert run.said("no answer; trying again in 0.2 s")
+    assert run.ledgers["a"].captured == 60
+
+
+def test_nobody_is_killed_because_all_of_us_stood_still(monkeypatch: pytest.MonkeyPatch):
+    """As in a virtual machine that is paused: neither the workers' word nor the time to hear it was there."""
+    monkeypatch.setattr(supervisor_module, "HANG_TIMEOUT", 5)
+    paused: list[int] = []
+
+    def tick(supervisor: Supervisor) -> None:
+        if not paused and supervisor.figures["r"].done >= 5:
+            paused.extend(p.child.pid for p in supervisor.processes.values() if p.child is not None)
+            for pid in paused:
+                os.kill(pid, signal.SIGSTOP)
+            supervisor._hear()
+            time.sleep(5.5)
+            for pid in paused:
+                os.kill(pid, signal.SIGCONT)
+
+    run = run_graph("numbers name=a num_buffers=40 fps=20 ! work ! nothing name=r", [], tick)
+    assert paused
+    assert run.error is None
+    assert [process.restarts_total for process in run.supervisor.processes.values()] == [0, 0, 0]
+
+
+def test_who_has_seen_the_end_of_a_stream_is_not_told_again(tmp_path: Path):
+    out, killed = tmp_path / "out", []
+
+    def tick(supervisor: Supervisor) -> None:
+        child = supervisor.processes["w"].child
+        if "a" in supervisor.drained and not killed and child is not None:
+            killed.append(child.pid)
+            os.kill(child.pid, signal.SIGKILL)
+
+    graph = (
+        f"numbers name=a num_buffers=3 ! work name=w ! record name=r path={out}"
+        "  numbers name=b num_buffers=100 ! work delay=20ms ! r."
+    )
+    run = run_graph(graph, ["mode=lossless"], tick)
+    assert killed
+    assert run.error is None
+    assert [lines.count(["eos"]) for lines in records(out).values()] == [1, 1]

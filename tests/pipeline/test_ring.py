@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 
@@ -178,3 +179,18 @@ def test_memory_is_taken_in_full_at_once(fd: int):
     writer = Writer(fd)
     writer.allocate("cam", 4, (480, 640, 3), 1)
     assert os.fstat(fd).st_blocks * 512 >= 4 * 480 * 640 * 3
+
+
+def test_memory_of_a_container(monkeypatch: pytest.MonkeyPatch):
+    files = {
+        "/proc/meminfo": "MemTotal: 9000 kB\nMemAvailable: 8000 kB\n",
+        "/sys/fs/cgroup/memory.max": "3000000\n",
+        "/sys/fs/cgroup/memory.current": "2500000\n",
+        "/sys/fs/cgroup/memory.stat": "anon 5\ninactive_file 1000000\n",
+    }
+    monkeypatch.setattr(ring, "open", lambda path: io.StringIO(files[path]), raising=False)
+    assert ring.available_memory() == 1_500_000
+    files["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert ring.available_memory() == 8000 * 1024
+    files["/sys/fs/cgroup/memory.max"] = "1000000\n"
+    assert ring.available_memory() == 0

@@ -256,3 +256,18 @@ def test_unreadable_files(tmp_path: Path, make, message: str):
     make(file)
     with pytest.raises(GraphError, match=message):
         load(str(file))
+
+
+def test_a_variable_may_stand_in_a_list_and_for_replicas(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COPIES", "2")
+    text = GOOD.replace("replicas: auto", 'replicas: "${COPIES}"')
+    spec = parse_yaml(text.replace("fps: 5", 'paths: ["${COPIES}", [1, "x${COPIES}"]]'), "g.yaml")
+    assert spec.nodes["faces"].replicas == 2
+    assert spec.nodes["door"].properties["paths"] == ["2", [1, "x2"]]
+
+
+def test_a_key_that_is_given_twice_and_a_budget_of_nothing():
+    with pytest.raises(GraphError, match=r"^launch string: numbers: 'fps' is given twice$"):
+        parse_launch("numbers fps=1 fps=2 ! nothing")
+    with pytest.raises(GraphError, match=r"^g.yaml:3: latency_budget: 0 is not a duration"):
+        parse_yaml(GOOD.replace("300ms", "0"), "g.yaml")

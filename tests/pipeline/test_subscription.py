@@ -292,3 +292,11 @@ def test_a_table_of_a_publisher_that_shows_nobody_is_none(foreign):
         foreign.asked()
         foreign.say(fields("observation", regions=[]))
         assert len(to_dataframe(events)) == 0
+
+
+def test_the_first_change_of_a_publisher_tells_all(foreign):
+    """A snapshot that answers another subscriber then brings nothing new."""
+    with subscribe(foreign.endpoint, timeout=5) as events:
+        foreign.asked()
+        foreign.say(fields(sequence=1), present(1, 7), fields(sequence=2))
+        assert [next(events).what, next(events).what] == ["changed", "changed"]

@@ -15,6 +15,7 @@ from pipeline import trace as trace_module
 from pipeline.graph import expand
 from pipeline.load import load
 from pipeline.trace import TraceFile
+from tests.support.command import emograph, environment
 from tests.support.graphs import ROOT, run_graph
 
 pytestmark = pytest.mark.usefixtures("engine_nodes")
@@ -99,3 +100,18 @@ print(file.write())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.stdout == f"cannot write the trace {path}: File too large\n", done.stderr
     assert (path.read_text() if path.exists() else None) == before
+
+
+def test_a_trace_has_microseconds_and_batches_that_end(tmp_path: Path):
+    trace = tmp_path / "trace.json"
+    graph = "numbers name=a num_buffers=20 fps=50 ! work name=w delay=20ms ! gather name=g delay=5ms ! nothing"
+    arguments = ("--set", "mode=lossless", "--trace", str(trace))
+    done = emograph("launch", graph, *arguments, env=environment(tmp_path / "site"))
+    assert done.returncode == 0, done.stderr
+    events = json.loads(trace.read_text())["traceEvents"]
+    slices = [event for event in events if event["ph"] == "X" and event["cat"] == "w"]
+    assert len(slices) == 20
+    assert all(20_000 <= event["dur"] < 5_000_000 for event in slices)
+    batches = sorted((event["ts"], event["args"]["items"]) for event in events if event["ph"] == "C")
+    assert [items > 0 for _, items in batches] == [True, False] * (len(batches) // 2)
+    assert sum(items for _, items in batches) == 20

@@ -93,3 +93,31 @@ def test_the_generator_decides_everything(images: torch.Tensor) -> None:
     recipe = Augment(rotate=15, scale=(0.8, 1.2), erase=0.5, contrast=0.2)
     assert torch.equal(run(images, recipe), run(images, recipe))
     assert not torch.equal(run(images, recipe), run(images, recipe, seed=1))
+
+
+def test_scale_is_a_factor_of_what_is_seen() -> None:
+    spot = torch.zeros(64, 48, 48, dtype=torch.uint8)
+    spot[:, 20:28, 20:28] = 255
+    for factor in (0.5, 1.5):
+        seen = run(spot, Augment(flip=0, scale=(factor, factor)))
+        assert seen.mean() / spot.float().mean() == pytest.approx(factor**2, rel=0.05)
+
+
+@pytest.mark.parametrize("brightness", [0.1, 0.3])
+def test_brightness_is_added_as_a_share_of_255(brightness: float) -> None:
+    grey = torch.full((64, 48, 48), 128, dtype=torch.uint8)
+    added = (run(grey, Augment(flip=0, brightness=brightness)) - 128).mean(dim=(1, 2, 3)) / 255
+    assert (added.amin(), added.amax()) == (pytest.approx(-brightness, rel=0.1), pytest.approx(brightness, rel=0.1))
+
+
+def test_contrast_is_a_factor_around_the_mean(images: torch.Tensor) -> None:
+    faint = (100 + images // 8).to(torch.uint8)
+    before, after = faint.float(), run(faint, Augment(flip=0, contrast=0.5)).squeeze(1)
+    torch.testing.assert_close(after.mean(dim=(1, 2)), before.mean(dim=(1, 2)), rtol=0, atol=0.05)
+    factor = after.std(dim=(1, 2)) / before.std(dim=(1, 2))
+    assert (factor.amin(), factor.amax()) == (pytest.approx(0.5, abs=0.05), pytest.approx(1.5, abs=0.05))
+
+
+def test_an_erase_probability_erases_some(images: torch.Tensor) -> None:
+    same = (run(images, Augment(flip=0, erase=0.5)) - images.unsqueeze(1)).abs().amax(dim=(1, 2, 3)) < 0.05
+    assert 10 < int(same.sum()) < 54

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nodes.preprocess import LABELS
 from pipeline.errors import UserError
 from trainer import table
 from trainer.checks import find_defects
@@ -399,3 +400,14 @@ def test_a_folder_that_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "scandir", guarded)
     with pytest.raises(UserError, match=f"^cannot read {closed}: Permission denied$"):
         load(tmp_path)
+
+
+def test_votes_that_are_shifted_among_the_last_rows_are_refused(tmp_path: Path) -> None:
+    as_label = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
+    labels = np.arange(950) % 7
+    table = pd.DataFrame({n: [10 * (LABELS[label] == as_label.get(n, n)) for label in labels] for n in VOTES})
+    blank = np.zeros((949, 1, 1), np.uint8)
+    faces = FaceSet(Path("x"), blank, np.delete(labels, 850), np.full(949, TRAINING), np.arange(949))
+    table.assign(row=range(950)).to_csv(tmp_path / "v.csv", index=False)
+    with pytest.raises(UserError, match="contradict the labels from about row 849 on"):
+        load_votes(tmp_path / "v.csv", faces)

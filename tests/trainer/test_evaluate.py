@@ -20,6 +20,7 @@ from trainer.dataset import FaceSet
 from trainer.evaluate import evaluate
 from trainer.export import export_onnx
 from trainer.folders import PUBLIC, TRAINING
+from trainer.metrics import expected_calibration_error, figures, nll
 from trainer.predict import VIEWS, _views, predict_logits, probabilities
 from trainer.through_detector import BORDER, ENLARGED, find_faces, in_a_frame
 
@@ -188,3 +189,28 @@ def test_the_card_in_the_docs_is_what_the_trainer_writes(
     monkeypatch.setattr("trainer.card.FER2013", {PUBLIC: len(drawn)})
     text = card([entry])
     assert [line for line in text.splitlines() if line not in written and not line.startswith(figures)] == []
+
+
+def test_calibration_is_before_and_after_the_temperature(faces: FaceSet) -> None:
+    torch.manual_seed(0)
+    net, public = ResNet9(width=4).eval(), faces.split(PUBLIC)
+    evaluation = evaluate(net, Header(width=4, temperature=3.0), public, PUBLIC)
+    found, logits = evaluation.calibration, predict_logits(net, public.images)
+    before, after = (probabilities(logits, temperature) for temperature in (1.0, 3.0))
+    assert (found.nll_before, found.nll_after) == (nll(before, public.labels), nll(after, public.labels))
+    assert found.ece_before == expected_calibration_error(before, public.labels)
+    assert found.ece_after == expected_calibration_error(after, public.labels)
+    assert found.nll_before != found.nll_after
+    for tta in ("none", "flip"):
+        views = predict_logits(net, public.images, tta)
+        assert evaluation.figures[tta] == figures(probabilities(views, 3.0), public.labels)
+
+
+def test_of_several_faces_the_one_that_is_the_picture_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = np.array([[0, 0, 60, 60], [BORDER, BORDER, ENLARGED, ENLARGED], [150, 150, 80, 80]], np.float32)
+    monkeypatch.setattr("trainer.through_detector.FaceDetector.detect", lambda self, frame: (boxes, np.ones(3)))
+    images = np.zeros((1, 48, 48), np.uint8)
+    images[0, 12:36, 12:36] = 200
+    found = find_faces(images)
+    assert np.abs(found.patches[0, 16:32, 16:32].astype(int) - 200).max() <= 3
+    assert found.patches[0, :8].max() <= 3

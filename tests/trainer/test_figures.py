@@ -6,6 +6,7 @@ from trainer.metrics import (
     figures,
     fit_temperature,
     nll,
+    reliability,
     softmax,
     wilson,
 )
@@ -59,3 +60,21 @@ def test_a_few_faces_that_are_all_read_rightly_do_not_say_that_a_network_is_alwa
     logits[np.arange(25), labels] += 2.5
     assert 0.5 < fit_temperature(logits, labels) < 0.9
     assert 0.9 < fit_temperature(logits[:1], labels[:1]) < 1
+
+
+def test_confidences_fall_into_fifteen_bins() -> None:
+    def error(first: float, second: float) -> float:
+        table = np.array([[first, 1 - first, 0, 0, 0, 0, 0], [second, 1 - second, 0, 0, 0, 0, 0]])
+        return expected_calibration_error(table, np.array([0, 1]))
+
+    assert error(0.61, 0.66) == pytest.approx(abs(1.27 - 1) / 2)  # in one bin they hide each other's error
+    assert error(0.65, 0.68) == pytest.approx((0.35 + 0.68) / 2)
+    confidence, accuracy, share = reliability(np.eye(7)[[0, 0]], np.array([0, 1]))
+    assert (len(share), confidence[-1], accuracy[-1], share[-1]) == (15, 1, 0.5, 1)
+
+
+def test_a_recalls_interval_is_of_the_faces_that_there_are() -> None:
+    found = figures(np.eye(7)[[0, 1, 1, 1]], np.array([0, 0, 0, 1]))
+    assert found.recall_interval["angry"] == wilson(1, 3)
+    assert found.recall_interval["disgust"] == wilson(1, 1)
+    assert found.recall_interval["fear"] == (0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 import subprocess
@@ -313,3 +314,19 @@ def test_training_never_looks_at_private_test(few: FaceSet, write_csv, tmp_path:
     loaded = load_for_training(path)
     assert set(loaded.splits) == {TRAINING, PUBLIC}
     train_run(recipe(), loaded, tmp_path / "run", "cpu")
+
+
+def test_seeds_are_summed_up(few: FaceSet, tmp_path: Path) -> None:
+    summary = train_seeds(recipe(seed=3, lr=0.05), 3, few, tmp_path, "cpu")
+    values = [summary[f"seed-{seed}"] for seed in (3, 4, 5)]
+    assert len(set(values)) > 1
+    assert summary["public_accuracy_mean"] == pytest.approx(np.mean(values))
+    assert summary["public_accuracy_deviation"] == pytest.approx(np.std(values, ddof=1))
+    assert json.loads((tmp_path / "seeds.json").read_text()) == summary
+
+
+def test_votes_count_by_the_rows_that_they_are_read_for(few: FaceSet, votes: Path) -> None:
+    shifted = FaceSet(few.source, few.images, few.labels, few.splits, few.rows + 1)
+    ours, theirs = (run_inputs(recipe(ferplus=0.5), faces, votes) for faces in (few, shifted))
+    assert ours["data"] == theirs["data"]
+    assert ours["votes"] != theirs["votes"]

@@ -1,0 +1,199 @@
+"""A source's own rules, without processes: what waits, what is lost, what is dated how."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline import Buffer, Mark, ring
+from pipeline.buffer import WHOLE
+from pipeline.plan import NodePlan
+from pipeline.source import SourceRunner
+from tests.support.enginenodes import Numbers
+
+PLAN = NodePlan("a", "a", "numbers", "", "source", "a", {})
+SECOND = 1_000_000_000
+
+
+class Link:
+    """Keeps what leaves."""
+
+    local = False
+
+    def __init__(self) -> None:
+        self.sent: list[Buffer | Mark] = []
+
+    def send(self, item: Buffer | Mark) -> None:
+        self.sent.append(item)
+
+    def flush(self) -> None:
+        pass
+
+    @property
+    def frames(self) -> list[Buffer]:
+        return [item for item in self.sent if isinstance(item, Buffer)]
+
+    @property
+    def marks(self) -> list[Mark]:
+        return [item for item in self.sent if isinstance(item, Mark)]
+
+
+@pytest.fixture
+def fd() -> Iterator[int]:
+    descriptor = ring.create()
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.fixture
+def link() -> Link:
+    return Link()
+
+
+def source(fd: int, link: Link, budget: float = 1000.0, restarted: bool = False, **properties) -> SourceRunner:
+    runner = SourceRunner(
+        Numbers("a", **properties), PLAN, [link], fd, planes=1, budget_ns=int(budget * SECOND), phase=0.0,
+        log=lambda level, name, text: None,
+    )  # fmt: skip
+    runner.open(restarted)
+    return runner
+
+
+def capture(runner: SourceRunner, age: float = 0.0, wall: int = 0) -> None:
+    """A frame, taken so many seconds ago."""
+    buffer = runner._blank()
+    assert buffer is not None
+    assert runner._fill(buffer)
+    buffer.captured -= round(age * SECOND)
+    buffer.wall = wall
+    runner._captured(buffer)
+
+
+def rest(runner: SourceRunner, seconds: float) -> None:
+    """Keep frames back for so long, as after one that came late."""
+    runner._window.rest_until = time.monotonic_ns() + round(seconds * SECOND)
+
+
+def test_a_source_that_comes_back_with_another_size_first_waits_for_what_is_out(fd: int, link: Link):
+    capture(source(fd, link))
+    again = source(fd, link, restarted=True, width=32)
+    again.play(restarted=True)
+    again.step()
+    assert again.ring.fits(6, 64 * 48 * 3, 1)
+    assert (again.ring.captured, list(again.ring.out)) == (1, [0])
+    again.mark_home(link.marks[0].number, WHOLE)
+    again.step()
+    assert again.ring.fits(6, 32 * 48 * 3, 1)
+    assert [frame.shape for frame in link.frames[:2]] == [(48, 64, 3), (48, 32, 3)]
+    assert ring.read_ledger(fd).dropped == {("a", "lost"): 1}
+
+
+def test_a_recording_that_was_held_up_for_long_goes_on_at_its_own_pace(fd: int, link: Link):
+    runner = source(fd, link, fps=1, num_buffers=0, window=50)
+    runner.play(restarted=False)
+    runner.step()
+    runner._base -= 50 * SECOND
+    for _ in range(20):
+        runner.step()
+    assert runner.ring.captured <= 3  # and not all that would have come meanwhile
+
+
+def test_a_frame_that_has_waited_for_half_its_time_is_not_sent(fd: int, link: Link):
+    runner = source(fd, link, budget=100.0)
+    for age in (60.0, 20.0):
+        rest(runner, 1000)
+        capture(runner, age=age)
+        rest(runner, 0)
+        runner._send_pending()
+    assert [frame.sequence for frame in link.frames] == [1]
+    assert ring.read_ledger(fd).dropped == {("a", "window full"): 1}
+
+
+def test_a_frame_says_when_it_was_captured_unless_its_source_knows_better(fd: int, link: Link):
+    runner = source(fd, link)
+    capture(runner, age=100.0)
+    capture(runner, age=100.0, wall=1234)
+    early, known = link.frames
+    assert early.wall / SECOND == pytest.approx(time.time() - 100, abs=20)
+    assert known.wall == 1234
+
+
+def test_a_flush_settles_what_went_before_it_and_nothing_else(fd: int, link: Link):
+    runner = source(fd, link)
+    capture(runner)
+    rest(runner, 1000)
+    capture(runner)  # it waits, and leaves behind the mark
+    runner.flush("w")
+    rest(runner, 0)
+    runner._send_pending()
+    capture(runner)
+    assert [frame.sequence for frame in link.frames] == [0, 1, 2]
+    assert runner.mark_home(link.marks[0].number, WHOLE)
+    assert list(runner.ring.out) == [1, 2]
+    assert ring.read_ledger(fd).dropped == {("w", "lost"): 1}
+    assert runner.stats.dropped == {"lost": 1}
+
+
+def test_the_last_frame_is_sent_though_the_window_is_full(fd: int, link: Link):
+    runner = source(fd, link)
+    rest(runner, 1000)
+    capture(runner)
+    runner.stop()
+    assert [frame.sequence for frame in link.frames] == [0]
+    assert [mark.kind for mark in link.marks] == ["eos"]
+    assert link.sent[-1] is link.marks[0]
+
+
+def test_a_mark_that_went_down_with_the_node_is_settled_by_a_later_one(fd: int, link: Link):
+    runner = source(fd, link)
+    capture(runner)
+    runner.flush("w")
+    runner.flush("w")
+    assert runner.mark_home(link.marks[1].number, WHOLE)
+    assert not runner.mark_home(link.marks[0].number, WHOLE)
+    runner.stop()
+    assert not runner.drained
+    assert runner.mark_home(link.marks[2].number, WHOLE)
+    assert runner.drained
+
+
+def test_a_flush_that_does_not_come_home_gets_company_ever_more_rarely(fd: int, link: Link):
+    runner = source(fd, link)
+
+    def later(seconds: float) -> list[str]:
+        for sent in runner._marks.values():
+            sent.sent_at -= round(seconds * SECOND)
+        runner.step()
+        return [mark.kind for mark in link.marks]
+
+    runner.flush("w")
+    assert later(1.5) == ["flush"]
+    assert later(0.6) == ["flush"] * 2
+    assert later(3.5) == ["flush"] * 2
+    assert later(0.6) == ["flush"] * 3
+    assert runner.mark_home(link.marks[0].number, WHOLE)  # the first one after all: it settles the same
+    assert runner.mark_home(link.marks[2].number, WHOLE)
+    runner.flush("w")
+    assert later(2.1) == ["flush"] * 5
+
+
+@pytest.mark.parametrize("weight", [0, -1, WHOLE + 1])
+def test_weights_that_cannot_be_are_refused(fd: int, link: Link, weight: int):
+    runner = source(fd, link)
+    capture(runner)
+    runner.flush("w")
+    assert not runner.buffer_home(0, weight, ("w", "late"), [])
+    assert not runner.mark_home(link.marks[0].number, weight)
+    assert list(runner.ring.out) == [0]
+    assert runner.buffer_home(0, WHOLE, ("", "delivered"), [])
+    assert runner.mark_home(link.marks[0].number, WHOLE)
+
+
+def test_a_source_is_closed_once_the_stream_ends(fd: int, link: Link):
+    runner, closed = source(fd, link), []
+    runner.node.close = lambda: closed.append(True)
+    runner.close()
+    assert closed == [True]
