@@ -46,6 +46,7 @@ class Audience:
         self._linger_ms = linger_ms
         self._prefixes: set[bytes] = set()
         self._unbroken = 0
+        self._closed = False
         self._file: tuple[str, int] | None = None
         """The ipc socket's path and inode."""
         self._bind()
@@ -77,7 +78,7 @@ class Audience:
         Never waits. Where somebody floods the socket, all peers are thrown out.
         """
         new, garbage = set(), 0
-        if self._socket is None:  # somebody else has taken the address in between
+        if self._socket is None and not self._closed:  # somebody else has taken the address in between
             with contextlib.suppress(OSError):
                 self._bind()
         end = time.monotonic() + _TURN
@@ -116,7 +117,8 @@ class Audience:
             self._socket.send_multipart(parts, zmq.NOBLOCK)
 
     def close(self) -> None:
-        """Leave the address, at the latest after `linger_ms`."""
+        """Leave the address for good, at the latest after `linger_ms`."""
+        self._closed = True
         self._leave(self._linger_ms)
 
     def _leave(self, linger_ms: int) -> None:

@@ -144,4 +144,5 @@ def test_an_address_that_cannot_be_had(audience: Audience, tmp_path: Path):
         Audience(f"ipc://{tmp_path}/socket", hwm=10)
     first.close()
     first.close()
+    assert first.take() == (set(), 0)
     assert not (tmp_path / "socket").exists()
