@@ -17,6 +17,7 @@ import os
 import re
 import stat
 import tempfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -82,7 +83,8 @@ def replace_file(path: Path, content: bytes, sync: bool = False) -> None:
 
     sync: bring it to the disk first, so that this holds for a power cut too. Raises OSError; the old file then stands.
     """
-    partial = path.with_name(path.name + ".partial")
+    # Another process may write to the same path, and a name may be as long as names can be.
+    partial = path.with_name(f".{os.getpid()}-{zlib.crc32(os.fsencode(path.name)):08x}.partial")
     try:
         with open(partial, "wb") as file:
             file.write(content)

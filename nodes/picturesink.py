@@ -63,10 +63,12 @@ class PictureSink(Sink):
         """PTS (ns) from which a camera's next picture may be."""
 
     def consume(self, buffer: Buffer) -> None:
-        camera = buffer.stream
-        if buffer.pts < self._next.get(camera, buffer.pts) or (self.props.faces_only and not buffer.regions):
+        camera, interval = buffer.stream, round(self.props.interval * 1e9)
+        next = self._next.get(camera, buffer.pts)
+        too_early = next - interval <= buffer.pts < next  # what lies before the last picture is of a stream begun anew
+        if too_early or (self.props.faces_only and not buffer.regions):
             return
-        self._next[camera] = buffer.pts + round(self.props.interval * 1e9)
+        self._next[camera] = buffer.pts + interval
         path = self._folders[camera] / name_for(buffer, self.props.format)
         try:
             replace_file(path, _encoded(buffer.frame, path, self.props.quality))
@@ -118,7 +120,7 @@ def _encoded(frame: np.ndarray, path: Path, quality: int) -> bytes:
 
 def _folders(location: str, cameras: Sequence[str]) -> dict[str, Path]:
     """Camera -> its folder. UserError for a location that reads like a file's."""
-    place = fill_in(location, "")
+    place = fill_in(location, "camera")
     if any(place.suffix.lower() in suffixes for suffixes in FORMATS.values()) and not place.is_dir():
         raise UserError(f"location {location} reads like a file; give the folder that the pictures go into")
     several = CAMERA not in location and len(cameras) > 1

@@ -29,7 +29,7 @@ class BadMessage(ValueError):
     """Bytes on a socket that are not one of our messages."""
 
 
-UNREADABLE = (AttributeError, TypeError, ValueError, OverflowError)
+UNREADABLE = (AttributeError, TypeError, ValueError, OverflowError, RecursionError)
 """What `pack` raises where a node has put something into a buffer that no other node could read."""
 
 
@@ -234,15 +234,19 @@ def _are_sound(
     plane: int,
     weight: int,
 ) -> bool:
-    """Whether the numbers of a buffer are whole ones, and such as can be."""
+    """Whether the numbers of a buffer are whole ones, and such as can be. Truth values and NumPy's are none."""
     try:
         rows, columns, channels = shape
-        # One that is negative makes all of it negative, one of NumPy's all of it NumPy's: the quickest check there is.
-        numbers = sequence | captured | wall | deadline | slot | generation | plane
-        numbers |= (weight - 1) | (rows - 1) | (columns - 1) | (channels - 1)
     except (TypeError, ValueError):
         return False
-    return type(numbers) is int and numbers >= 0
+    if not (
+        type(sequence) is type(captured) is type(wall) is type(deadline) is type(slot) is type(generation)
+        is type(plane) is type(weight) is type(rows) is type(columns) is type(channels) is int
+    ):  # fmt: skip
+        return False
+    # One that is negative makes all of it negative: the quickest check there is.
+    numbers = sequence | captured | wall | deadline | slot | generation | plane
+    return numbers | (weight - 1) | (rows - 1) | (columns - 1) | (channels - 1) >= 0
 
 
 def _mended(fields: tuple[Any, ...]) -> tuple[Any, ...]:

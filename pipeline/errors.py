@@ -11,7 +11,8 @@ from typing import Any
 # address ends at a blank alone: a password may hold quotes.
 _URI = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://\S+")
 _SEPARATOR = re.compile(r"[/?&;]")
-_ITS_END = re.compile(r"[&;]|_[A-Za-z]+=|$")
+_END_IN_PATH = re.compile(r"[&;]|_[A-Za-z]+=(?![=&;]|$)|$")
+_END_IN_QUERY = re.compile(r"[&;]|$")
 _SECRET = re.compile(r"pass|pwd|pw|token|key|secret|auth|sig|user|usr|login", re.I)
 _SECRET_NAME = re.compile(r"pass|pwd|token|secret|auth|credential|(^|_)key($|_)", re.I)
 
@@ -52,15 +53,18 @@ def _redact_uri(uri: str) -> str:
 def redact_parameters(place: str) -> str:
     """What follows a URI's `//`, with `***` for the values of parameters that are secret by their names.
 
-    Parameters may stand in the path, and may be parted by `_`, as recorders have it: `/user=me_password=x_channel=1`. A
-    value may hold a `?` and parameters of its own, so the search goes on right behind a harmless name.
+    Parameters may stand in the path, and may be parted by `_` there, as recorders have it:
+    `/user=me_password=x_channel=1`. A value may hold a `?` and parameters of its own, so the search goes on right
+    behind a harmless name.
     """
-    shown, at = [], 0
+    shown, at, its_end = [], 0, _END_IN_PATH
     while (equals := place.find("=", at)) >= 0:
-        name = _SEPARATOR.split(place[at:equals])[-1]
+        *before, name = _SEPARATOR.split(part := place[at:equals])
+        if before and "?" in part:
+            its_end = _END_IN_QUERY
         shown.append(place[at : equals + 1])
         at = equals + 1
-        if _SECRET.search(name) and (end := _ITS_END.search(place, at)):
+        if _SECRET.search(name) and (end := its_end.search(place, at)):
             shown.append("***")
             at = end.start()
     return "".join(shown) + place[at:]

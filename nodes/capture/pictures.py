@@ -62,7 +62,8 @@ class Pictures:
     def name(self) -> str | None:
         if self._picture is None:
             return None
-        return os.fsencode(self._paths[self._index - 1].name).decode(errors="replace")
+        # What is no UTF-8 is spelt out: two such names stay two.
+        return os.fsencode(self._paths[self._index - 1].name).decode(errors="backslashreplace")
 
     def picture(self, into: np.ndarray) -> np.ndarray | None:
         return self._picture

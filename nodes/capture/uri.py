@@ -21,7 +21,7 @@ PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322}
 
 ENCODE = "@ / ? # and % in a login must be percent-encoded: %40 %2F %3F %23 %25"
 
-_USERINFO = re.compile(r"(:/*).*@", re.S)
+_BEGIN = re.compile(r":/*")
 
 
 def redact(uri: str) -> str:
@@ -30,7 +30,10 @@ def redact(uri: str) -> str:
     Everything up to the last `@` goes, for passwords do hold unescaped `@`, `/` and blanks, and sometimes the
     `//` was forgotten. So a harmless part may go too; a secret one never stays.
     """
-    scheme, separator, rest = _USERINFO.sub(r"\1***@", uri).partition("://")
+    login, at, place = uri.rpartition("@")
+    begin = _BEGIN.search(login)
+    shown = f"{login[: begin.end()]}***@{place}" if at and begin else uri
+    scheme, separator, rest = shown.partition("://")
     return scheme + separator + (redact_parameters(rest) if separator else rest)
 
 

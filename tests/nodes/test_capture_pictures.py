@@ -174,7 +174,7 @@ def test_a_broken_picture_takes_no_room_but_by_its_header(tmp_path: Path) -> Non
 def test_a_name_that_is_not_utf_8_can_be_told(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "day", {"0.png": (24, 32)})
     os.rename(folder / "0.png", os.fsencode(folder) + b"/caf\xe9.png")
-    assert list(frames(folder)) == ["caf\N{REPLACEMENT CHARACTER}.png"]
+    assert list(frames(folder)) == [r"caf\xe9.png"]
 
 
 def test_only_pictures_of_a_folder_have_a_name(tmp_path: Path) -> None:

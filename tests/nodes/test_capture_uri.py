@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,16 @@ def test_a_number_is_a_webcam() -> None:
 )
 def test_redact(uri: str, shown: str) -> None:
     assert redact(uri) == shown
+
+
+def test_a_long_address_takes_no_longer_for_each_letter() -> None:
+    def took(length: int) -> float:
+        begin = time.process_time()
+        redact("a://" * (length // 4))
+        return time.process_time() - begin
+
+    took(1000)
+    assert took(400_000) < 40 * max(took(40_000), 0.002)
 
 
 def test_nothing_shows_the_password() -> None:

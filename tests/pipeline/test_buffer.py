@@ -29,6 +29,10 @@ def test_a_buffer_survives_the_wire():
     assert got == sent
 
 
+ENDLESS: dict = {}
+ENDLESS["more"] = ENDLESS
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -53,7 +57,7 @@ def test_what_the_next_node_could_not_read_is_not_sent(wrong: dict):
         {"pts": 0.5}, {"wall": "now"}, {"meta": {1: 2}}, {"meta": {"a": {b"x": 1}}}, {"regions": [1]}, {"meta": None},
         {"meta": [1]}, {"meta": "x"}, {"captured": 1.5}, {"shape": None}, {"shape": (1, 2)}, {"shape": (0, 2, 3)},
         {"sequence": "x"}, {"wall": -5}, {"stream": None}, {"weight": 0}, {"trace": None}, {"regions": None},
-        {"pts": 1 << 70},
+        {"pts": 1 << 70}, {"meta": ENDLESS},
     ],
     ids=str,
 )  # fmt: skip
@@ -78,6 +82,19 @@ def test_numpys_numbers_are_numbers():
     assert (sent.wall, sent.shape) == (1, (480, 640, 3))
     assert (sent.pts, sent.regions[0].track, sent.regions[0].scores) == (100, 7, {"happy": 0.5})
     assert sent.regions[0].box == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "field", ["sequence", "captured", "wall", "deadline", "slot", "generation", "plane", "weight", "pts"]
+)
+@pytest.mark.parametrize("kind", [bool, np.int64, np.uint8])
+def test_a_number_of_another_kind_arrives_as_a_number(field: str, kind: type):
+    """`deadline = False`, say: the next node would take it for garbage, and the frame would be lost there."""
+    buffer = full_buffer()
+    setattr(buffer, field, kind(1))
+    _, sent = unpack(buffer.pack("x"))
+    assert getattr(sent, field) == 1
+    assert type(getattr(sent, field)) is int
 
 
 def test_a_frame_may_be_smaller_than_its_slot():

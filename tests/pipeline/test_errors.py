@@ -34,6 +34,10 @@ from pipeline.errors import LONGEST, UserError, redact, redact_setting
             "http://host/?sig=p1&X-Auth=p2&login=p3;client_secret=p4&usr=p5",
             "http://host/?sig=***&X-Auth=***&login=***;client_secret=***&usr=***",
         ),
+        ("http://h/live?token=AbC9xYz_qRsTuv=", "http://h/live?token=***"),
+        ("http://h/?access_token=eyJh_bGciOi==&x=1", "http://h/?access_token=***&x=1"),
+        ("http://h/token=AbC9xYz_qRsTuv==", "http://h/token=***"),
+        ("http://h/?password=abc_def=ghi", "http://h/?password=***"),
         ("http://h/token=5ec/ret==", "http://h/token=***"),
     ],
 )
