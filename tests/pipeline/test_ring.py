@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,13 +14,6 @@ from pipeline.errors import UserError
 from pipeline.ring import DELIVERED, Reader, Writer, read_ledger
 
 SHAPE = (12, 16, 3)
-
-
-@pytest.fixture
-def fd() -> Iterator[int]:
-    descriptor = ring.create()
-    yield descriptor
-    os.close(descriptor)
 
 
 @pytest.fixture

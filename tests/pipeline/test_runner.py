@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from pipeline import BatchTransform, Buffer, Mark, Transform, pad, ring
+from pipeline import BatchTransform, Buffer, Mark, Transform, pad
 from pipeline.node import Node
 from pipeline.plan import NodePlan
 from pipeline.ring import Fate, Reader, Writer
@@ -93,13 +91,6 @@ def test_a_frame_with_more_items_than_a_batch_holds_goes_by_itself(crowd: Crowd)
     for _ in range(3):
         run.work()
     assert crowd.calls == [[0], [1], [2, 3]]
-
-
-@pytest.fixture
-def fd() -> Iterator[int]:
-    descriptor = ring.create()
-    yield descriptor
-    os.close(descriptor)
 
 
 @pytest.mark.parametrize("when", ["never", "before", "during"])

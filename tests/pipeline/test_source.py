@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -39,13 +37,6 @@ class Link:
     @property
     def marks(self) -> list[Mark]:
         return [item for item in self.sent if isinstance(item, Mark)]
-
-
-@pytest.fixture
-def fd() -> Iterator[int]:
-    descriptor = ring.create()
-    yield descriptor
-    os.close(descriptor)
 
 
 @pytest.fixture
