@@ -26,6 +26,7 @@ import psutil
 
 from bench.children import CONTEXT, orphaned, started
 from bench.clips import find_clips
+from bench.peers import MissingPeer
 from bench.record import Result, Row, Settings, middle
 from nodes.facedetector import CASCADES
 from nodes.haardetect import HaarDetect
@@ -61,11 +62,7 @@ class Clip:
 
 
 Way = Callable[[list[Clip], Path], float]
-"""How to measure a contestant's seconds, of clips in memory and their folder. Raises _Missing where it is not there."""
-
-
-class _Missing(Exception):
-    """A peer that cannot run, and why."""
+"""How to measure a contestant's seconds, of clips in memory and their folder. Raises MissingPeer."""
 
 
 TWO = "haardetect, two cameras"
@@ -99,7 +96,7 @@ def run(settings: Settings) -> Result:
         for name in tuple(seconds):
             try:
                 seconds[name].append(WAYS[name][0](clips, settings.videos))
-            except _Missing as missing:
+            except MissingPeer as missing:
                 result.skipped.append(f"{name}: {missing}")
                 del seconds[name]
     rates = {name: frames / middle(taken) for name, taken in seconds.items()}
@@ -220,7 +217,7 @@ def _time_gstreamer(clips: list[Clip]) -> float:
     """GStreamer's facedetect, its nose, mouth and eyes profiles switched off, over the same decoded frames."""
     launch = shutil.which("gst-launch-1.0")
     if launch is None or subprocess.run(["gst-inspect-1.0", "facedetect"], capture_output=True, check=False).returncode:
-        raise _Missing("apt-get install gstreamer1.0-tools gstreamer1.0-opencv")
+        raise MissingPeer("apt-get install gstreamer1.0-tools gstreamer1.0-opencv")
     seconds = 0.0
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder, "raw")
@@ -239,7 +236,7 @@ def _time_gstreamer(clips: list[Clip]) -> float:
             told = subprocess.run(words, capture_output=True, text=True, check=False, preexec_fn=_on_two_cores)
             took = re.search(r"Execution ended after (\d+):(\d+):([\d.]+)", told.stdout)
             if took is None:
-                raise _Missing((told.stderr.strip() or "no word").splitlines()[-1])
+                raise MissingPeer((told.stderr.strip() or "no word").splitlines()[-1])
             seconds += int(took[1]) * 3600 + int(took[2]) * 60 + float(took[3])
     return seconds
 

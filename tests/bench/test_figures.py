@@ -41,7 +41,7 @@ def clips(tmp_path: Path) -> Path:
 
 def test_detection_rates_are_frames_by_seconds_and_ratios_by_cores(clips: Path, monkeypatch: pytest.MonkeyPatch):
     def missing(*_: Any) -> float:
-        raise detect._Missing("get it")
+        raise MissingPeer("get it")
 
     seconds = iter([1.0, 9.0, 2.0])  # of which the median is 2
     ways: dict[str, tuple[detect.Way, int]] = {
