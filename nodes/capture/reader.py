@@ -9,6 +9,7 @@ hand-over costs 14 us a frame.
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import queue
@@ -25,6 +26,9 @@ T = TypeVar("T")
 
 STOP_LATENCY = 0.2
 """Seconds within which a waiting caller notices that the graph stops."""
+
+EXIT_PATIENCE = 1.0
+"""Seconds that a program's end waits for threads that are still in OpenCV."""
 
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
@@ -44,6 +48,7 @@ class Reader:
         thread = threading.Thread(
             target=_work, args=(self.capture, self._todo, self._done), name="capture", daemon=True
         )
+        _at_work[thread] = self._todo
         thread.start()
 
     def call(self, work: Callable[[], T], limit: float | None) -> T:
@@ -110,6 +115,23 @@ def _work(capture: cv2.VideoCapture, todo: queue.SimpleQueue, done: queue.Simple
         except Exception as error:  # raised again in the thread that asked
             done.put((None, error))
     capture.release()
+    _at_work.pop(threading.current_thread(), None)
+
+
+_at_work: dict[threading.Thread, queue.SimpleQueue[Callable[[], Any] | None]] = {}
+"""The threads of this process, each with what it is told through."""
+
+
+@atexit.register
+def _see_off() -> None:
+    """Let the threads leave OpenCV before the interpreter goes: before Python 3.14 it ends a thread that comes back
+    later by unwinding its stack, which C++ takes for a crash (`terminate called without an active exception`)."""
+    until = time.monotonic() + EXIT_PATIENCE
+    threads = list(_at_work.items())
+    for _, todo in threads:
+        todo.put(None)
+    for thread, _ in threads:
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 def quieten() -> None:
