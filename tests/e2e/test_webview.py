@@ -121,6 +121,15 @@ def test_one_camera_alone_with_the_keyboard(graph: Launched, browser: Browser):
         assert seen.complaints == []
 
 
+def test_a_browser_that_keeps_nothing_shows_the_page_all_the_same(graph: Launched, browser: Browser):
+    blocked = "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('', 'SecurityError') }})"
+    with visit(browser, graph.url, before=blocked) as seen:
+        playing(seen)
+        seen.page.locator("#as-wall").click()
+        assert seen.page.locator("body.wall").count() == 1
+        assert seen.complaints == []
+
+
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_it_fits_a_phone(graph: Launched, browser: Browser, scheme: str):
     with visit(browser, graph.url, viewport={"width": 390, "height": 844}, color_scheme=scheme) as seen:

@@ -101,9 +101,11 @@ class Visit:
 
 
 @contextmanager
-def visit(browser: Browser, url: str, **options: Any) -> Iterator[Visit]:
-    """Open a page in a profile of its own. options: Playwright's, of the profile (viewport, color_scheme)."""
+def visit(browser: Browser, url: str, before: str = "", **options: Any) -> Iterator[Visit]:
+    """Open a page in a profile of its own. before: JavaScript to run before the page's own. options: Playwright's, of
+    the profile (viewport, color_scheme)."""
     context = browser.new_context(**options)
+    context.add_init_script(before)
     context.set_default_timeout(PATIENCE)
     seen = Visit(context.new_page())
     seen.page.on("request", lambda request: seen.requests.append(request.url))

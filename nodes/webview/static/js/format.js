@@ -38,7 +38,7 @@ export const ms = (value) => (value === null || value === undefined ? "–" : va
 
 export const percent = (value) => (value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`)
 
-export const clock = (unixMs) => new Date(unixMs).toLocaleTimeString([], { hour12: false })
+export const clock = (unixMs) => new Date(unixMs).toLocaleTimeString([], { hourCycle: "h23" })
 
 export function lasting(seconds) {
   if (seconds < 60) return `${Math.max(0, Math.floor(seconds))} s`

@@ -20,16 +20,32 @@ function showLink() {
   }
 }
 
+/** What was chosen last time; a browser that keeps nothing for this page throws at the mere question. */
+const layout = {
+  get wall() {
+    try {
+      return Boolean(localStorage.getItem("emograph.wall"))
+    } catch {
+      return false
+    }
+  },
+  set wall(wall) {
+    try {
+      localStorage.setItem("emograph.wall", wall ? "1" : "")
+    } catch {}
+  },
+}
+
 function setLayout(wall) {
   document.body.classList.toggle("wall", wall)
   find("as-wall").setAttribute("aria-pressed", wall)
   find("as-details").setAttribute("aria-pressed", !wall)
-  localStorage.setItem("emograph.wall", wall ? "1" : "")
+  layout.wall = wall
 }
 
 find("as-wall").onclick = () => setLayout(true)
 find("as-details").onclick = () => setLayout(false)
-setLayout(Boolean(localStorage.getItem("emograph.wall")))
+setLayout(layout.wall)
 
 on("link", showLink)
 cameras.start(focus.open)
