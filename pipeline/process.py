@@ -46,6 +46,10 @@ class Process:
     rss: int = 0
     """Bytes."""
     garbage: int = 0
+    told_slow: bool = False
+    """Whether it was told of this start that it takes long."""
+    killed_for: str = ""
+    """Why the supervisor itself killed it."""
     error: str | None = None
     """What it said before it ended, for a person."""
     stderr: deque[str] = field(default_factory=lambda: deque(maxlen=40))
@@ -57,6 +61,7 @@ class Process:
         self.child = child
         self.stderr.clear()
         self._partial = b""
+        self.told_slow, self.killed_for = False, ""
         self.state = "NULL"
         self.started_at = self.heard_at = time.monotonic()
 

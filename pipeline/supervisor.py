@@ -30,6 +30,8 @@ from pipeline.wire import pack, unpack
 
 START_TIMEOUT = 90.0
 """Seconds from a process's start until READY; a camera's own timeout and torch's import fit in."""
+SLOW_START = 10.0
+"""Seconds of it after which a person is told what the graph waits for."""
 HANG_TIMEOUT = 15.0
 """Seconds without a report until a process counts as hanging and is killed."""
 DRAIN_TIMEOUT = 1.5
@@ -183,9 +185,9 @@ class Supervisor:
                     self._start(process)
             elif (code := process.child.poll()) is not None:
                 self._died(process, code)
-            elif not process.was_ready and now - process.started_at > START_TIMEOUT:
-                self._kill(process, f"not ready after {START_TIMEOUT:.0f} s")
-            elif process.was_ready and now - process.heard_at > HANG_TIMEOUT:
+            elif not process.was_ready:
+                self._wait_for(process, now - process.started_at)
+            elif now - process.heard_at > HANG_TIMEOUT:
                 self._kill(process, f"no sign of life for {HANG_TIMEOUT:.0f} s")
         ready = [p for p in self.processes.values() if p.state in ("READY", "PLAYING")]
         if self.playing_at is None and len(ready) == len(self.processes) and self.stop_reason is None:
@@ -256,8 +258,16 @@ class Supervisor:
                 raise UserError(text)
         self.log("warning", "launcher", f"{text}; starting another one")
 
+    def _wait_for(self, process: Process, seconds: float) -> None:
+        """It has been opening its nodes for so long."""
+        if seconds > START_TIMEOUT:
+            self._kill(process, f"not ready after {START_TIMEOUT:g} s")
+        elif seconds > SLOW_START and not process.told_slow:
+            process.told_slow = True
+            self.log("info", process.name, f"not ready after {SLOW_START:g} s; waiting up to {START_TIMEOUT:g} s")
+
     def _kill(self, process: Process, why: str) -> None:
-        self.log("warning", process.name, f"{why}; killed")
+        process.killed_for = why
         if process.child is not None:
             process.child.kill()
             process.child.wait()
@@ -271,6 +281,8 @@ class Supervisor:
             self.errors.append(process.error)
             return
         text, last = f"the process {how_it_ended(code)}", process.last_words
+        if process.killed_for:
+            text = f"{process.killed_for}; killed"
         away = bool(process.error) and any(self.plan.nodes[n].kind == "source" for n in process.nodes)
         if process.error:  # it cannot open what it had before (a camera that is away just now): try again
             text, process.error = process.error.removeprefix(f"{process.name}: "), None

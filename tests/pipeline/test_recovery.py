@@ -115,11 +115,18 @@ def test_a_node_that_never_opens_ends_the_graph(monkeypatch: pytest.MonkeyPatch)
 
     def lose_patience(supervisor: Supervisor) -> None:
         if supervisor.processes["a"].was_ready:  # the others may take as long as this machine needs
-            monkeypatch.setattr(supervisor_module, "START_TIMEOUT", 1.0)
+            monkeypatch.setattr(supervisor_module, "SLOW_START", 0.5)
+            monkeypatch.setattr(supervisor_module, "START_TIMEOUT", 2.0)
 
     run = run_graph("numbers name=a ! trouble name=t hang_in_open=true", [], lose_patience)
-    assert run.error == "t: the process was killed by signal 9; gave up after 2 restarts"
-    assert sum("not ready after 1 s; killed" in text for _, _, text in run.logs) == 3
+    assert run.error == "t: not ready after 2 s; killed; gave up after 2 restarts"
+    told = [text for _, node, text in run.logs if node == "t"]
+    waiting = "not ready after 0.5 s; waiting up to 2 s"
+    assert waiting in told
+    assert [text for text in told if text != waiting] == [
+        "not ready after 2 s; killed; restart 1 of 2",
+        "not ready after 2 s; killed; restart 2 of 2",
+    ]
 
 
 def test_a_restarted_node_that_cannot_open_is_tried_again(tmp_path: Path):
