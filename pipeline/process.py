@@ -32,10 +32,14 @@ class Process:
     ready_at: float = 0.0
     heard_at: float = 0.0
     restarts: int = 0
-    """Since a buffer last passed every one of its nodes."""
+    """After a crash, since a buffer last passed every one of its nodes."""
+    attempts: int = 0
+    """To open what is away, since then."""
     restarts_total: int = 0
     not_before: float = 0.0
     died_at: float = 0.0
+    has_closed: bool = False
+    """Whether this start of it has said its last word."""
     recovering: bool = False
     waits_for_pass: set[str] = field(default_factory=set)
     cpu: float = 0.0
@@ -61,7 +65,7 @@ class Process:
         self.child = child
         self.stderr.clear()
         self._partial = b""
-        self.told_slow, self.killed_for = False, ""
+        self.has_closed, self.told_slow, self.killed_for = False, False, ""
         self.state = "NULL"
         self.started_at = self.heard_at = time.monotonic()
 
@@ -111,16 +115,20 @@ class Process:
     def plan_restart(self, patient: bool) -> float | None:
         """Count one restart more; returns the seconds until it, or None when there were too many in a row.
 
-        patient: what it needs is away and will come back; it is tried without limit.
+        patient: what it needs is away and will come back; it is tried without limit, and does not count as a crash.
         """
         now = time.monotonic()
         if self.was_ready and now - self.ready_at > self.HEALTHY_AFTER:
-            self.restarts = 0
-        self.restarts += 1
+            self.restarts = self.attempts = 0
         self.restarts_total += 1
-        if self.restarts > self.RESTART_LIMIT and not patient:
-            return None
-        delay = min(0.1 * 2 ** (self.restarts - 1), self.MAX_BACKOFF) if self.restarts > 1 else 0.0
+        if patient:
+            self.attempts += 1
+        else:
+            self.restarts += 1
+            if self.restarts > self.RESTART_LIMIT:
+                return None
+        in_a_row = self.attempts + self.restarts
+        delay = min(0.1 * 2 ** (in_a_row - 1), self.MAX_BACKOFF) if in_a_row > 1 else 0.0
         self.not_before = now + delay
         self.recovering = True
         self.waits_for_pass = set(self.nodes)

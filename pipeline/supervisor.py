@@ -43,6 +43,8 @@ QUIT_AT_ONCE = 1.0
 """Seconds of it that is all for who never played, and after which the others are named."""
 MESSAGES_PER_TURN = 2000
 """Heard from the bus before processes and a stop get their turn again."""
+LAST_WORDS = 1.0
+"""Seconds that what an ended process said last may take to get here."""
 SPAWNER_LIMIT = 3
 """Deaths in a row of the process that starts the workers, before it was ready, after which the graph gives up."""
 ORDERLY = (0, -signal.SIGTERM)
@@ -274,7 +276,7 @@ class Supervisor:
 
     def _died(self, process: Process, code: int) -> None:
         """A process ended that should not have: give up, or start it again after a while."""
-        self._hear()  # its last words
+        self._hear_out(process, code)
         ready = process.was_ready
         self._forget(process)
         if process.error and (ready or process.restarts_total == 0):
@@ -304,6 +306,14 @@ class Supervisor:
         self.log("warning", process.name, f"{text}; {which}")
         self.on_event("restart", {"process": process.name})
         self.monitor.publish()  # who watches shall see it, however quickly it is back
+
+    def _hear_out(self, process: Process, code: int) -> None:
+        """Take in all that an ended process has said: why it ended may still be on its way."""
+        self._hear()
+        until = time.monotonic() + LAST_WORDS
+        while code > 0 and not process.has_closed and time.monotonic() < until:
+            self._bus.poll(20)
+            self._hear()
 
     def _forget(self, process: Process) -> None:
         if process.child is not None:
@@ -357,6 +367,7 @@ class Supervisor:
 
     def _on_state(self, process: Process, message: dict[str, Any]) -> None:
         process.state = message["state"]
+        process.has_closed = process.state == "NULL"
         process.heard_at = time.monotonic()
         self.on_event("state", {"process": process.name, "state": process.state})
         if process.state == "READY":
@@ -413,7 +424,7 @@ class Supervisor:
             self.monitor.cameras[message["node"]] = {"up": True, "since": time.time_ns(), "reason": ""}
         if process.recovering and not process.waits_for_pass:
             process.recovering = False
-            process.restarts = 0
+            process.restarts = process.attempts = 0
             self.log("info", process.name, "recovered: buffers pass again")
 
     def _on_error(self, process: Process, message: dict[str, Any]) -> None:
@@ -457,7 +468,7 @@ class Supervisor:
                 process.child.kill()
             code = process.child.wait()
             played = process.name in self._play_sent
-            self._hear()
+            self._hear_out(process, code)
             self._forget(process)
             if process.error and process.error not in self.errors:
                 self.errors.append(process.error)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
+import zmq
 
 from pipeline import supervisor as supervisor_module
+from pipeline.plan import bus_endpoint
 from pipeline.process import Process
 from pipeline.supervisor import Supervisor
+from pipeline.wire import pack
 from tests.pipeline.test_engine import records
 from tests.support.graphs import register_plugin, run_graph
 
@@ -403,16 +408,19 @@ def test_restarts_with_buffers_between_them_are_not_in_a_row(tmp_path: Path, mon
 
 
 def test_a_camera_that_is_away_after_a_restart_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Else one camera without power would end the graph of all."""
-    monkeypatch.setattr(Process, "RESTART_LIMIT", 1)
-    away = tmp_path / "away"
+    """Else one camera without power would end the graph of all: also when a crash follows the attempts to reach it."""
+    monkeypatch.setattr(Process, "RESTART_LIMIT", 2)
+    away, hang, hangs = tmp_path / "away", tmp_path / "hang", tmp_path / "hangs"
     away.touch()
     code = (
-        "import os\n"
+        "import os, time\n"
         "from pipeline import UserError\n"
         "from tests.support.enginenodes import Numbers\n"
         "class Plugin(Numbers):\n"
         "    def open(self):\n"
+        f"        while os.path.exists({str(hang)!r}):\n"
+        f"            open({str(hangs)!r}, 'w').close()\n"
+        "            time.sleep(0.01)\n"
         f"        if self.restarted and os.path.exists({str(away)!r}):\n"
         "            raise UserError('no answer')\n"
         "        return super().open()\n"
@@ -422,13 +430,54 @@ def test_a_camera_that_is_away_after_a_restart_is_waited_for(tmp_path: Path, mon
 
     def tick(supervisor: Supervisor) -> None:
         kill(supervisor)
-        if supervisor.processes["a"].restarts_total == 3:
-            away.unlink(missing_ok=True)
+        process = supervisor.processes["a"]
+        if process.restarts_total == 3 and away.exists():  # one crash, two attempts
+            hang.touch()
+        if hangs.exists() and process.child is not None and away.exists():
+            os.kill(process.child.pid, signal.SIGKILL)
+            away.unlink()
+            hang.unlink()
 
     run = run_graph("flaky name=a num_buffers=60 ! work delay=10ms ! nothing name=r", ["mode=lossless"], tick)
     assert run.error is None
     assert run.said("no answer; trying again in 0.2 s")
+    assert run.said("the process was killed by signal 9; restart 2 of 2")
     assert run.ledgers["a"].captured == 60
+
+
+def test_what_an_ended_process_has_said_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """On a busy machine its end is known before its last words have come: else a camera that is away were a crash."""
+    monkeypatch.setattr(supervisor_module, "LAST_WORDS", 60.0)
+    code = (
+        "import os\n"
+        "from tests.support.enginenodes import Work\n"
+        "class Plugin(Work):\n"
+        "    def transform(self, buffer):\n"
+        "        os._exit(1)\n"
+    )
+    register_plugin(monkeypatch, tmp_path, "mute", code)
+    speakers: list[threading.Thread] = []
+
+    def speak_for(child: psutil.Process, bus: str) -> None:
+        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        with zmq.Context() as context, context.socket(zmq.DEALER) as line:
+            line.setsockopt(zmq.IDENTITY, b"w")
+            line.connect(bus)
+            line.send(pack({"say": "error", "text": "w: the disk is full"}))
+            line.send(pack({"say": "state", "state": "NULL"}))
+
+    def tick(supervisor: Supervisor) -> None:
+        child = supervisor.processes["w"].child
+        if child is not None and not speakers:
+            bus = bus_endpoint(str(supervisor.directory.path))
+            speakers.append(threading.Thread(target=speak_for, args=(psutil.Process(child.pid), bus)))
+            speakers[0].start()
+
+    run = run_graph("numbers name=a ! mute name=w ! nothing", [], tick)
+    speakers[0].join()
+    assert run.error == "w: the disk is full"
 
 
 def test_nobody_is_killed_because_all_of_us_stood_still(monkeypatch: pytest.MonkeyPatch):
