@@ -27,6 +27,7 @@ from pipeline.rundir import Run, base_directory, running
 from pipeline.snapshot import VERSION, is_snapshot
 
 if TYPE_CHECKING:
+    from pipeline.process import Process
     from pipeline.supervisor import Supervisor
 
 INTERVAL = 0.5
@@ -175,7 +176,7 @@ class Monitor:
         processes = {
             p.name: {
                 "nodes": p.nodes, "pid": p.child.pid if p.child is not None else None,
-                "state": "RESTARTING" if p.recovering else p.state, "restarts": p.restarts_total,
+                "state": "RESTARTING" if self._recovers(p, cameras) else p.state, "restarts": p.restarts_total,
                 "cpu": p.cpu_share, "rss_mb": round(p.rss / 1e6, 1),
             }
             for p in supervisor.processes.values()
@@ -187,6 +188,14 @@ class Monitor:
             "cameras": cameras, "nodes": nodes, "processes": processes,
             "messages": list(self.messages), "errors": list(supervisor.errors), "garbage": supervisor.garbage,
         }  # fmt: skip
+
+    def _recovers(self, process: Process, cameras: dict[str, Any]) -> bool:
+        """Whether it was started again, and the first buffer that passes it is still awaited: not where it plays and
+        all of its cameras are away or at their end."""
+        if not process.recovering or process.state != "PLAYING":
+            return process.recovering
+        reach = self.supervisor.plan.reach(process.name)
+        return any(cameras[name]["up"] and not cameras[name]["ended"] for name in reach)
 
     def _camera(self, name: str, uptime: float, captured: int) -> dict[str, Any]:
         """up, since, reason. What the camera said of itself, unless its process is gone; up with its first frame."""

@@ -174,9 +174,11 @@ class Source(Node):
     Properties = SourceProperties
     live: bool = False
     """True when frames come at their own pace from outside (a camera): they are read on a thread of their
-    own, and the newest is kept. May be set per instance in `open`."""
+    own, and the newest is kept. May be set per instance in `open`, where it is as it was before a restart."""
     pixels_wanted: bool = True
     """False when no node downstream looks at pixels: a source may then leave `buffer.frame` as it is."""
+    shape_before: tuple[int, int, int] | None = None
+    """(height, width, channels) of the frames before a restart, for `open`; None where there were none."""
     paced: bool = False
     """True when the engine shall hold each frame until its PTS is due on the clock (a file played in real time)."""
 

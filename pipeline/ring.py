@@ -34,7 +34,7 @@ _MAX_FATES = 63
 _NAME_BYTES = 96
 # Words of page 0.
 (_W_MAGIC, _W_SLOTS, _W_FRAME_BYTES, _W_PLANES, _W_DATA, _W_CAPTURED, _W_FATES,
- _W_JOURNAL, _W_JOURNAL_FATE, _W_JOURNAL_VALUE) = range(10)  # fmt: skip
+ _W_JOURNAL, _W_JOURNAL_FATE, _W_JOURNAL_VALUE, _W_HEIGHT, _W_WIDTH, _W_CHANNELS, _W_LIVE) = range(14)  # fmt: skip
 _W_COUNTS = 16
 _NAMES_AT = (_W_COUNTS + _MAX_FATES + 1) * 8
 # Words of a slot.
@@ -198,6 +198,21 @@ class Writer(Reader):
     def slots(self) -> int:
         return self._words[_W_SLOTS]
 
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """(height, width, channels) of the frames that it was last laid out for; None before the first time."""
+        words = self._words
+        return (words[_W_HEIGHT], words[_W_WIDTH], words[_W_CHANNELS]) if words[_W_SLOTS] else None
+
+    @property
+    def live(self) -> bool:
+        """Whether its source is, or was before it was started again, a camera."""
+        return bool(self._words[_W_LIVE])
+
+    @live.setter
+    def live(self, live: bool) -> None:
+        self._words[_W_LIVE] = live
+
     def fits(self, slots: int, frame_bytes: int, planes: int) -> bool:
         """Whether the ring is laid out just so (a restarted source meets its own ring)."""
         words = self._words
@@ -230,6 +245,7 @@ class Writer(Reader):
             planes,
             data,
         )
+        words[_W_HEIGHT], words[_W_WIDTH], words[_W_CHANNELS] = shape
         for slot in range(slots):
             words[self._at(slot, _S_STATE)] = _FREE
         self._free = list(range(slots - 1, -1, -1))

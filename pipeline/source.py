@@ -113,7 +113,11 @@ class SourceRunner:
 
     def open(self, restarted: bool) -> None:
         """NULL -> READY: the camera answers, the slots are allocated in full."""
+        if restarted:
+            self.node.shape_before = self.ring.shape
+            self.node.live = self.ring.live
         self._info = info = self.node.open()
+        self.ring.live = self.node.live
         self._interval = int(1e9 / info.fps) if info.fps > 0 else 0
         if restarted:
             self.node.seek(self.ring.captured)

@@ -126,17 +126,31 @@ class Capture(Source):
         try:
             place = parse(self.props.uri)
             self._frames, fps = self._begin(place)
-            self._held = self._first(place, self._frames) if self.props.required else None
+            self._held = self._first(place, self._frames) if self._waits else None
         except Interrupted:
             raise UserError(f"{self.name}: stopped while opening") from None
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from None
-        source = self._largest or (self._held[1].shape[:2] if self._held is not None else None)
-        self._canvas = Canvas(source, self.props.height, self.props.width)
+        self._canvas = self._new_canvas()
         self.live = isinstance(self._frames, Live)
         self.paced = not self.live and not self.lossless
         height, width = self._canvas.size
         return VideoInfo(height, width, 3, min(fps, self.props.fps or fps) or self.props.fps or 0.0)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether the camera has to answer before the graph goes on. One that this process takes over from another
+        was there once: its size is known, and where it is away now, the others shall not be kept waiting."""
+        taken_over = self.restarted and self.live and self.shape_before is not None and self.props.reconnect
+        return self.props.required and not taken_over
+
+    def _new_canvas(self) -> Canvas:
+        height, width = self.props.height, self.props.width
+        first = self._largest or (self._held[1].shape[:2] if self._held is not None else None)
+        if first is None and self.shape_before is not None:  # the same size again, whatever comes
+            before = self.shape_before[:2]
+            return Canvas(None if height or width else before, *before)
+        return Canvas(first, height, width)
 
     def seek(self, sequence: int) -> None:
         """Exact for recordings, by decoding again what is skipped; a camera goes on with what comes."""
@@ -216,10 +230,10 @@ class Capture(Source):
         def live(reader: Reader | None, connect: Callable[[], Reader]) -> Live:
             return Live(self, reader, connect, timed, RateLimit(p.fps, 0), p.timeout, p.reconnect)
 
-        if not p.required:
+        if not self._waits:
             # Not even the first attempt is waited for: a camera without power would hold up the others for `timeout`,
             # and several of them in one process would do so one after the other.
-            return live(None, lambda: self._join(place, wishes, again)), 0.0
+            return live(None, lambda: self._rejoin(place, lambda: self._join(place, wishes, again))), 0.0
         reader = again()
         if is_recording(place, wishes, reader):
             reader.close()
@@ -227,22 +241,25 @@ class Capture(Source):
         if p.loop or p.start or p.end is not None:
             reader.close()
             raise UserError(f"'{place.shown}' is live: it has no 'start' and 'end', and cannot 'loop'")
-        return live(reader, again), reader.fps if timed(reader) else 0.0
+        return live(reader, lambda: self._rejoin(place, again)), reader.fps if timed(reader) else 0.0
 
     def _join(self, place: Place, wishes: Wishes, connect: Callable[[], Reader]) -> Reader:
-        """A connection to a camera that the graph has not waited for. Raises UserError: why it is down, without its
-        address, which would fill the cell of a mosaic; NoCamera, with it; Interrupted."""
+        """A connection to a camera that the graph has not waited for. Raises UserError; NoCamera; Interrupted."""
+        reader = connect()
+        if is_recording(place, wishes, reader):
+            reader.close()
+            raise NoCamera(f"'{place.shown}' is a recording, and 'required: false' is for cameras")
+        return reader
+
+    def _rejoin(self, place: Place, connect: Callable[[], Reader]) -> Reader:
+        """Another connection. Raises UserError: why the camera is away, without its address, which would fill the cell
+        of a mosaic; NoCamera, with it; Interrupted."""
         try:
-            reader = connect()
-            recording = is_recording(place, wishes, reader)
+            return connect()
         except NoCamera:
             raise
         except UserError as error:
             raise UserError(str(error).removeprefix(f"'{place.shown}'").lstrip(": ")) from None
-        if recording:
-            reader.close()
-            raise NoCamera(f"'{place.shown}' is a recording, and 'required: false' is for cameras")
-        return reader
 
     def _first(self, place: Place, frames: Recording | Live) -> tuple[int, np.ndarray]:
         """The first frame that can be decoded: only it tells the size for sure (rotation, wrong headers)."""

@@ -28,10 +28,10 @@ class Live:
     """One camera, over as many connections as it takes.
 
     node: whose clock, log, status and stop are used. reader: the first connection; connect: makes another, raises
-    UserError. stamped: whether the frames of a connection carry times of their own. limit: which of them to deliver.
-    timeout: seconds without a frame after which the camera counts as lost. A camera that gives not even one frame is
-    not reconnected; `lost` says why. Without a `reader` nobody has waited for the camera: it is tried at once, and
-    then as if it had been lost.
+    UserError, which says why the camera is away. stamped: whether the frames of a connection carry times of their own.
+    limit: which of them to deliver. timeout: seconds without a frame after which the camera counts as lost. A camera
+    that gives not even one frame is not reconnected; `lost` says why. Without a `reader` nobody has waited for the
+    camera: it is tried at once, and then as if it had been lost.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Live:
         self._begun = False
         self._awaited = reader is None
         self._told: set[str] = set()
-        """Why the awaited camera has not come so far."""
+        """Why the camera is away, since it is: each reason is told once, for two may take turns."""
         self._delay = 0.0 if self._awaited else FIRST_DELAY
         self._failed = self._damaged = 0
         self._heard = 0.0
@@ -94,6 +94,7 @@ class Live:
             self._delay = FIRST_DELAY
             if self.lost:
                 self.lost = ""
+                self._told.clear()
                 self._node.status(True)
         return picture
 
@@ -130,12 +131,8 @@ class Live:
     def _lose(self, reason: str) -> None:
         self.close()
         self._failed = self._damaged = 0
-        if self._begun:
-            news = not self.lost
-        else:  # what is in its way may be mended one by one; but two that take turns are not told each time
-            news = self._awaited and reason not in self._told
+        if (self._begun or self._awaited) and reason not in self._told:
             self._told.add(reason)
-        if news:
             self._node.status(False, reason)
         self.lost = reason
 
@@ -150,8 +147,7 @@ class Live:
             if isinstance(error, NoCamera) and not self.lost:
                 raise
             self._node.log("debug", f"camera still away: {error}")
-            if not self._begun:
-                self._lose(str(error))
+            self._lose(str(error))  # it may be another reason than before
             return
         self._heard = time.monotonic()
         self._timeline.reconnected()

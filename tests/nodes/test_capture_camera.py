@@ -90,11 +90,10 @@ def test_webcam_unplugged_and_back_in_another_mode(device: Device, tmp_path: Pat
     with Playing(h) as playing:
         playing.frames(5)
         device.present = False
-        playing.until(lambda: h.statuses == [(False, "the stream ended")])
+        playing.until(lambda: h.statuses[:1] == [(False, "the stream ended")])
         device.size, device.present = (96, 96), True
-        playing.until(lambda: len(h.statuses) == 2)
+        playing.until(lambda: h.statuses[-1:] == [(True, "")])
         playing.frames(5)
-    assert h.statuses[1:] == [(True, "")]
     assert playing.buffers[-1].frame.shape == (48, 64, 3)
     assert playing.buffers[-1].frame[:, 32].all()
     assert not playing.buffers[-1].frame[:, :8].any()
@@ -164,7 +163,8 @@ def test_webcam_that_is_plugged_in_later(device: Device, tmp_path: Path) -> None
         device.present = False
         assert h.pull(1) == []
     assert waits[5:] == [0.5, 1]
-    assert h.statuses[3:] == [(False, "the stream ended")]
+    mute = "gives no picture: another program uses it, or it is not a capture device"
+    assert h.statuses[3:] == [(False, "the stream ended"), (False, mute)]  # told again: it is another absence
     assert {level for level, _ in h.logs} == {"debug"}  # the engine warns of each status, once
 
 
@@ -174,9 +174,9 @@ def test_webcam_that_is_there_is_not_down_at_first(device: Device, tmp_path: Pat
     with Playing(h) as playing:
         playing.frames(3)
         device.present = False
-        playing.until(lambda: h.statuses == [(False, "the stream ended")])
+        playing.until(lambda: h.statuses[:1] == [(False, "the stream ended")])
         device.size, device.present = (96, 96), True
-        playing.until(lambda: len(h.statuses) == 2)
+        playing.until(lambda: h.statuses[-1:] == [(True, "")])
         playing.frames(3)
     assert not playing.buffers[-1].frame[:, :8].any()  # another shape than at first: with borders
     assert_rising([b.pts for b in playing.buffers])

@@ -69,11 +69,11 @@ def test_server_restarted_in_the_middle(camera: Server, capfd: pytest.CaptureFix
     with Playing(h) as playing:
         playing.frames(5)
         camera.stop()
-        playing.until(lambda: [up for up, _ in h.statuses] == [False])
+        playing.until(lambda: h.statuses != [])
         camera.start("--width", "80", "--height", "60")
-        playing.until(lambda: [up for up, _ in h.statuses] == [False, True])
+        playing.until(lambda: h.statuses[-1:] == [(True, "")])
         playing.frames(5)
-    assert h.statuses[0][1] == "the stream ended"
+    assert h.statuses[0] == (False, "the stream ended")
     assert playing.buffers[-1].frame.shape == (120, 160, 3)
     assert_rising([b.pts for b in playing.buffers])
     assert capfd.readouterr() == ("", "")
@@ -82,9 +82,9 @@ def test_server_restarted_in_the_middle(camera: Server, capfd: pytest.CaptureFix
 def test_frozen_camera_is_left_and_reached_again(camera: Server) -> None:
     h = harness(camera, "frozen", timeout="500ms")
     with Playing(h) as playing:
-        playing.until(lambda: len(h.statuses) == 2)
+        playing.until(lambda: h.statuses[-1:] == [(True, "")])
         playing.frames(5)
-    assert h.statuses == [(False, "no frame for 0.5 s"), (True, "")]
+    assert h.statuses[0] == (False, "no frame for 0.5 s")
     assert len(playing.buffers) >= 25
 
 
@@ -101,9 +101,39 @@ def test_stop_while_the_camera_is_away(camera: Server) -> None:
     with Playing(h) as playing:
         playing.frames(1)
         camera.stop()
-        playing.until(lambda: len(h.statuses) == 1)
+        playing.until(lambda: h.statuses != [])
     assert playing.ended()
     camera.start()  # for the fixture to stop
+
+
+def test_each_reason_of_an_absence_is_told_once(camera: Server) -> None:
+    h = harness(camera, "stream", timeout="2s")
+    gone, silent = (False, "the stream ended"), (False, f"nothing listens on 127.0.0.1:{camera.port}")
+    with Playing(h) as playing:
+        for _ in range(2):
+            told = len(h.statuses)
+            playing.frames(3)
+            camera.stop()
+            playing.until(lambda: sum("still away" in text for _, text in h.logs) >= 2)
+            h.logs.clear()
+            camera.start()
+            playing.until(lambda: h.statuses[-1:] == [(True, "")])
+            assert h.statuses[told:] == [gone, silent, (True, "")]
+
+
+def test_camera_that_is_away_when_its_process_is_started_again(camera: Server) -> None:
+    """Its neighbours are not kept waiting, and its frames have the size that they had."""
+    camera.stop()
+    node = Capture("door", uri=f"http://127.0.0.1:{camera.port}/stream")
+    node.restarted, node.live, node.shape_before = True, True, (60, 80, 3)
+    h = Harness(node, lossless=True)
+    assert h.info == VideoInfo(60, 80, 3, 0.0)
+    with Playing(h) as playing:
+        playing.until(lambda: h.statuses != [])
+        camera.start()
+        playing.frames(3)
+    assert h.statuses == [(False, f"nothing listens on 127.0.0.1:{camera.port}"), (True, "")]
+    assert {b.frame.shape for b in playing.buffers} == {(60, 80, 3)}
 
 
 def test_camera_that_is_away_at_the_start_joins(camera: Server, capfd: pytest.CaptureFixture[str]) -> None:

@@ -52,10 +52,10 @@ def test_server_stopped_and_started_again(capfd: pytest.CaptureFixture[str]) -> 
         with Playing(h) as playing:
             playing.frames(10)
             server.stop()
-            playing.until(lambda: [up for up, _ in h.statuses] == [False])
+            playing.until(lambda: h.statuses != [])
             known = len(playing.buffers)
             server.start("--width", "80", "--height", "80")
-            playing.until(lambda: [up for up, _ in h.statuses] == [False, True])
+            playing.until(lambda: h.statuses[-1:] == [(True, "")])
             playing.frames(10)
     assert h.statuses[0][1]
     assert len(playing.buffers) >= known + 10
@@ -86,7 +86,7 @@ def test_stream_that_ends_and_begins_anew() -> None:
     with Server("rtsp_server.py", "--frames", "15") as server:
         h = harness(server)
         with Playing(h) as playing:
-            playing.until(lambda: [up for up, _ in h.statuses][:2] == [False, True])
+            playing.until(lambda: (True, "") in h.statuses)
     assert_rising([b.pts for b in playing.buffers])
 
 
@@ -114,6 +114,17 @@ def test_password(capfd: pytest.CaptureFixture[str]) -> None:
     assert str(error.value) == f"door: 'rtsp://***@{where}/cam': {refused}"
     assert "wrongword" not in str(error.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_password_that_was_changed_meanwhile() -> None:
+    with Server("rtsp_server.py", "--login", "user:password") as server:
+        h = harness(server, "user:password@")
+        with Playing(h) as playing:
+            playing.frames(3)
+            server.stop()
+            server.start("--login", "user:other")
+            playing.until(lambda: any("wants a user and password (401)" in reason for _, reason in h.statuses))
+    assert "user:password" not in str(h.statuses)
 
 
 def test_two_transports_side_by_side() -> None:

@@ -137,6 +137,17 @@ def test_a_camera_is_up_with_its_first_frame_and_not_before(env: dict[str, str])
     ]
 
 
+@pytest.mark.parametrize("killed", ["a", "w"])
+def test_a_process_that_is_back_plays_while_its_camera_is_away(env: dict[str, str], killed: str):
+    """No buffer can pass it, and none is awaited: a watchdog that goes by /healthz need not end the graph."""
+    with launched(env, graph="away name=a ! work name=w ! nothing") as (_, endpoint):
+        down = until(endpoint, lambda s: "no answer" in s["cameras"]["a"]["reason"])
+        os.kill(down["processes"][killed]["pid"], signal.SIGKILL)
+        back = until(endpoint, lambda s: s["processes"][killed]["restarts"])
+        assert back["processes"][killed]["state"] in ("RESTARTING", "PLAYING")
+        until(endpoint, lambda s: {p["state"] for p in s["processes"].values()} == {"PLAYING"})
+
+
 def test_settings_are_shown_without_secrets(env: dict[str, str]):
     graph = "away name=a uri=rtsp://user:word@10.0.0.5/stream token=abc ! nothing"
     with launched(env, graph=graph) as (_, endpoint):
