@@ -46,9 +46,9 @@ class Capture(Source):
 
     Cameras (`/dev/video*`, rtsp://, http:// without an end) are live in either mode: they cannot be held back.
     Recordings are played in real time in live mode; in lossless mode each frame comes once, as fast as the graph
-    takes them. PTS start at 0 and rise strictly, over loops and reconnects too. A camera that is not `required` is
-    down until it answers; only when something else than a camera is there, a recording or another device, the graph
-    ends.
+    takes them. PTS start at 0, with `start` there, and rise strictly, over loops and reconnects too. A camera that is
+    not `required` is down until it answers; only when something else than a camera is there, a recording or another
+    device, the graph ends.
     """
 
     src = pad("video/raw", format="BGR")

@@ -43,7 +43,8 @@ class Pictures:
         self._paths, self._log = paths, log
         self.fps = fps
         self._index = round(start * fps)
-        self._first: int | None = None
+        self._zero: int | None = 0 if start else None
+        """Index of the picture whose time is 0: the first that can be read, where that is the first of all."""
         self._stop = len(paths) if end is None else min(len(paths), round(end * fps))
         self._picture: np.ndarray | None = None
 
@@ -53,8 +54,8 @@ class Pictures:
             self._index += 1
             self._picture = _read(self._paths[index])
             if self._picture is not None:
-                self._first = index if self._first is None else self._first
-                return round((index - self._first) * SECOND / self.fps)
+                self._zero = index if self._zero is None else self._zero
+                return round((index - self._zero) * SECOND / self.fps)
             self._log("warning", f"'{self._paths[index]}' is not a picture that can be decoded; skipped")
         return None
 

@@ -38,7 +38,8 @@ class Pass(Protocol):
         """Of the file that the current frame is, where each has one of its own; else None."""
 
     def next(self) -> int | None:
-        """Step to the next frame; ns since the first one, or None at the end. Raises Interrupted, UserError."""
+        """Step to the next frame; ns from the recording's beginning, or None at the end. Raises Interrupted,
+        UserError."""
 
     def picture(self, into: np.ndarray) -> np.ndarray | None:
         """The current frame: `into` itself where the size allows, else another array."""
@@ -47,7 +48,8 @@ class Pass(Protocol):
 
 
 class Recording:
-    """One or many passes as one stream with strictly rising PTS, thinned out to the wanted rate.
+    """One or many passes as one stream with strictly rising PTS, thinned out to the wanted rate. In the first pass they
+    are the places in the recording.
 
     begin: starts a pass from the beginning. rate: nominal frames/s before thinning out; 0 when unknown.
     """
@@ -80,8 +82,9 @@ class Recording:
                 self._pass.close()
                 self._pass = self._begin()
                 self._empty = True
-                self._offset = self._last + (period(self.rate) or FALLBACK_PERIOD)
                 continue
+            if self._empty and self._last >= 0:  # the first frame of another pass follows the last one of this
+                self._offset = self._last + (period(self.rate) or FALLBACK_PERIOD) - at
             self._empty = False
             self._last = max(at + self._offset, self._last + 1)
             if self._limit.wants(self._last):
@@ -139,7 +142,8 @@ class Video:
         self._period = period(self.fps)
         self._decoded = 0
         self._begin()
-        self._first: int | None = None
+        self._zero: int | None = 0 if start else None
+        """Of the times: the first frame's, where that is the recording's own."""
         self._over = False
         if start * 1000 > 2 * RUN_UP:
             self._jump(start * 1000 - RUN_UP)
@@ -152,9 +156,9 @@ class Video:
             elif self._end is not None and self._at >= self._end:
                 self._over = True
             elif self._at >= self._start:
-                if self._first is None:
-                    self._first = self._at
-                return self._at - self._first
+                if self._zero is None:
+                    self._zero = self._at
+                return self._at - self._zero
             elif self._stopping.is_set():
                 raise Interrupted
         return None

@@ -155,11 +155,12 @@ def test_start_and_end(tmp_path: Path, start: str, end: str | None, expected: ra
     with harness(path, start=start, end=end) as h:
         buffers = h.pull(99)
     assert [number(b.frame) for b in buffers] == [n % 48 for n in expected]
-    assert [b.pts for b in buffers] == [n * SECOND // 10 for n in range(len(expected))]
+    assert [b.pts for b in buffers] == [n * SECOND // 10 for n in expected]  # their places in the recording
     assert h.logs == []
     with harness(path, start=start, end=end, loop=True) as h:
-        numbers = [number(b.frame) for b in h.pull(2 * len(expected))]
-    assert numbers == [n % 48 for n in expected] * 2
+        twice = h.pull(2 * len(expected))
+    assert [number(b.frame) for b in twice] == [n % 48 for n in expected] * 2
+    assert [b.pts for b in twice] == [(expected[0] + n) * SECOND // 10 for n in range(2 * len(expected))]
 
 
 def test_start_is_exact_even_when_the_container_jumps_too_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
