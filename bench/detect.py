@@ -167,7 +167,7 @@ def _detect(clip: Clip, **properties: Any) -> Boxes:
     """haardetect as a graph would run it."""
     found: Boxes = []
     node = HaarDetect("faces", **properties)
-    with Harness(node):
+    with Harness(node, lossless=True):
         for index, frame in enumerate(clip.frames):
             buffer = Buffer(clip.name, index, pts=round(index * 1e9 / clip.fps), shape=frame.shape, _frame=frame)
             node.transform(buffer)

@@ -160,6 +160,7 @@ def _worker(clips: list[Path], ready: Any, count: Any) -> None:
     cv2.setNumThreads(1)
     faces, mood = HaarDetect("faces"), Emotion("mood", weights=WEIGHTS)
     for node in (faces, mood):
+        node.lossless = True
         node.open()
     streams = [_Stream(clip) for clip in clips]
     ready.wait()

@@ -49,7 +49,7 @@ def _tracks(clip: Path, network: Any) -> list[Track]:
     capture = cv2.VideoCapture(str(clip))
     rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
     found: dict[int, Track] = defaultdict(list)
-    with Harness(HaarDetect()) as harness:
+    with Harness(HaarDetect(), lossless=True) as harness:
         number = 0
         while (read := capture.read())[0]:
             pts = round(number / rate * 1e9)

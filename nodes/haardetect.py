@@ -41,6 +41,9 @@ LARGEST = 16384
 SMALLEST = 24
 """Side in pixels of what the cascades were trained on: nothing smaller is a face to them."""
 
+TICK = 0.001
+"""Seconds by which a time may be rounded: Matroska's are whole milliseconds."""
+
 CLOSE = 0.15
 """Fraction of its side by which a face is expected to move or grow from one frame to the next; who does more costs a
 wider look."""
@@ -65,7 +68,10 @@ class HaarDetectProperties(Properties):
     track_confirm: int = Field(
         2, ge=1, le=100, description="frames in which a doubtful face must be found before it is reported"
     )
-    track_gap: Seconds = Field(0.5, description="a face that is missed stays where it was for this long")
+    track_gap: Seconds = Field(
+        0.5,
+        description="a face that is missed stays where it was for this long; 0: each picture stands alone",
+    )
     full_scan_interval: Seconds = Field(
         0.25,
         description="look for new faces this often, wherever the picture has changed, and in between only where "
@@ -132,7 +138,8 @@ class HaarDetect(Transform):
         stream = self._streams.get(buffer.stream)
         if stream is None:
             tracker = Tracker(self.props.track_confirm, self.props.track_gap, self._first_id(buffer))
-            phase = zlib.crc32(buffer.stream.encode()) / 2**32
+            # No camera's name may decide what is found in a recording.
+            phase = 0.0 if self.lossless else zlib.crc32(buffer.stream.encode()) / 2**32
             props = self.props
             intervals = props.full_scan_interval, props.still_scan_interval, props.busy_scan_interval
             stream = _Stream(self._detector, tracker, *intervals, phase)
@@ -238,9 +245,9 @@ class _Stream:
 
     def _due(self, now: float, interval: float) -> float:
         """The next moment of the stream's own rhythm, at most `interval` seconds from now."""
-        if interval < 0.001:  # no camera is that fast
+        if interval < TICK:  # no camera is that fast
             return now
-        return (math.floor(now / interval - self._phase) + 1 + self._phase) * interval
+        return (math.floor((now + TICK) / interval - self._phase) + 1 + self._phase) * interval - TICK
 
     def _look(self, grey: np.ndarray, track: Track) -> Detections:
         """A face that was there a moment ago: a close look, and if that fails a wider one."""

@@ -18,9 +18,13 @@ from typing import Any
 from pydantic import Field
 
 from nodes.changes import Changes, Moment, label_score, picture_of, plain
+from nodes.pace import Pace
 from pipeline import Buffer, Mark, Properties, Region, Seconds
 from pipeline.errors import redact
 from pipeline.events import VERSION
+
+MISSING = 2
+"""Usual steps from frame to frame after which a camera is silent: one of few frames a minute is not."""
 
 Event = dict[str, Any]
 """The fields of an event in plain types (docs/PROTOCOL.md)."""
@@ -42,6 +46,7 @@ class _Camera:
 
     name: str
     changes: Changes
+    pace: Pace = field(default_factory=Pace)
     last: Moment | None = None
     arrived: int = 0
     status: Event | None = None
@@ -83,6 +88,7 @@ class Narrator:
         camera = self._camera(buffer.stream)
         camera.arrived = self._clock()
         at = buffer.pts if self._lossless else buffer.captured
+        camera.pace.frame(at)
         camera.last = now = Moment(at, buffer.wall, buffer.pts)
         latency = camera.arrived - buffer.captured
         self._tell_status(camera, "up", "", now.wall)
@@ -114,9 +120,9 @@ class Narrator:
         """Time passes, also while no frame comes."""
         if self._lossless:
             return  # there a frame takes as long as it takes; silence says nothing
-        silent_since = self._clock() - self._props.gone_after * 1e9
+        now, gone_after = self._clock(), self._props.gone_after * 1e9
         for camera in self._cameras.values():
-            if camera.last and camera.arrived <= silent_since:
+            if camera.last and now - camera.arrived >= max(gone_after, MISSING * camera.pace.step):
                 self._all_left(camera)
 
     def snapshot(self, wanted: Callable[[str, str], bool]) -> Iterator[Event]:

@@ -5,7 +5,8 @@ the track is expected. A face that is missed is held there for a while, so that 
 ends the track nor leaves a hole. A face is believed once it was found again, so that a false alarm of a single
 frame never shows. Boxes are smoothed lightly, so that the picture cut from them does not shake.
 
-Time is the stream's own, in seconds: a frame that was dropped is a longer step, nothing worse.
+Time is the stream's own, in seconds: a frame that was dropped is a longer step, nothing worse. Where the frames are
+further apart than a missed face is held, each is still looked for in the next one.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nodes.pace import Pace
+
 REACH = 0.25
 """Boxes are grown by this fraction of their side on each side before they are compared: faces move."""
 
 MATCH = 0.3
 """IoU of the grown boxes from which a found face may belong to a track: a jump of 0.8 of its side."""
+
+NEXT = 1.5
+"""Usual steps from frame to frame within which the next frame comes."""
 
 COAST = 0.1
 """Seconds that a missed face goes on as it moved; then it stands still, for nobody knows better."""
@@ -101,7 +107,8 @@ class Tracker:
     """The faces of one stream.
 
     confirm: frames in which a face must be found before it is believed; one frame in between may miss it.
-    gap: seconds for which a believed face is held when it is missed. first_id: of the first face.
+    gap: seconds for which a believed face is held when it is missed; with 0 no face is known from the frame before.
+    first_id: of the first face.
     """
 
     def __init__(self, confirm: int = 2, gap: float = 0.5, first_id: int = 1) -> None:
@@ -110,6 +117,7 @@ class Tracker:
         self.tracks: list[Track] = []
         """All that are followed, believed or not yet."""
         self._now = -math.inf
+        self._pace = Pace()
         self._next_id = first_id
 
     @property
@@ -130,7 +138,9 @@ class Tracker:
         if now < self._now:
             self.clear()
         self._now = now
-        self.tracks = [t for t in self.tracks if t.missed_for(now) <= self.gap]
+        self._pace.frame(now)
+        reach = max(self.gap, NEXT * self._pace.step) if self.gap else 0.0
+        self.tracks = [t for t in self.tracks if t.missed_for(now) <= reach]
         for track in self.tracks:
             track.expect(now)
 
@@ -153,8 +163,12 @@ class Tracker:
                 self._next_id += 1
         for track in self.tracks:
             track.misses += track.held
-        self.tracks = [t for t in self.tracks if t.id is not None or t.misses <= 1]
+        self.tracks = [t for t in self.tracks if not self._is_over(t)]
         return self.believed
+
+    def _is_over(self, track: Track) -> bool:
+        """Whether it was missed for too long: a believed face by time, another by frames."""
+        return track.missed_for(self._now) > self.gap or (track.id is None and track.misses > 1)
 
     def _owners(self, boxes: np.ndarray) -> dict[int, Track]:
         """Index of a found face -> its track: the best overlaps first, each track and face once."""

@@ -74,6 +74,38 @@ def test_cameras_that_start_together_do_not_search_everything_together(monkeypat
     assert door & desk == {frames[0].pts}
 
 
+def test_the_name_of_a_recording_does_not_decide_what_is_found(monkeypatch):
+    sweeps: dict[str, list[int]] = {}
+    for name in ("video", "capture0", "a"):
+        times = sweeps.setdefault(name, [])
+        with Harness(HaarDetect(), streams=(name,), lossless=True) as h, monkeypatch.context() as patch:
+            patch.setattr(FaceDetector, "sweep", lambda *_, times=times, h=h: times.append(h.clock) or NOTHING)
+            for n, frame in enumerate(camera(40, fps=30)):
+                h.clock = n
+                h.push(frame.frame, pts=frame.pts)
+    assert sweeps["video"] == sweeps["capture0"] == sweeps["a"]
+    assert len(sweeps["a"]) > 4
+
+
+@pytest.mark.parametrize(("fps", "interval"), [(5, "200ms"), (10, "100ms"), (30, "33.3ms"), (1, "250ms")])
+def test_a_frame_on_the_beat_is_searched(monkeypatch, fps: float, interval: str):
+    """Whatever the rounding of its time, in a file or in a sum."""
+    calls: list[int] = []
+    monkeypatch.setattr(FaceDetector, "sweep", lambda *_: calls.append(1) or NOTHING)
+    with Harness(HaarDetect(full_scan_interval=interval), lossless=True) as h:
+        for n in range(40):
+            h.push(EMPTY + np.uint8(40 * (n % 2)), pts=round(n * 1000 / fps) * 1_000_000)
+    assert len(calls) == 40
+
+
+def test_one_frame_a_second_keeps_the_face_and_finds_it_in_each():
+    frames = camera(12)
+    for n, buffer in enumerate(frames):
+        buffer.pts = n * 1_000_000_000
+    buffers = detect(frames)
+    assert [[r.track for r in b.regions] for b in buffers[1:]] == [[1]] * 11
+
+
 @pytest.mark.parametrize(("properties", "full"), [({"still_scan_interval": 0}, {3, 4}), ({}, {1, 2})])
 def test_between_full_scans_most_of_the_work_is_saved(monkeypatch, properties, full):
     searched = []

@@ -161,6 +161,27 @@ def test_a_face_leaves(ending, decided_after, then):
     assert (left.time - left.since).total_seconds() == pytest.approx(decided_after, abs=0.01)
 
 
+def test_a_camera_of_few_frames_is_not_silent_between_them():
+    """One in two seconds: nobody leaves and appears anew with each. What misses two of them is silent."""
+    with publishing(observations=False, gone_after=1) as h:
+        h.push(regions=[face()])
+        h.clock += 2
+        h.push(regions=[face()])
+        with join(h) as events:
+            for _ in range(3):
+                for _ in range(4):
+                    h.clock += 0.5
+                    h.tick()
+                h.push(regions=[face()])
+            for _ in range(8):
+                h.clock += 0.5
+                h.tick()
+            h.mark("status", up=False, reason="end of test")
+            told = drain(events, "down")
+    assert [e.what for e in told] == ["up", "present", "left", "down"]
+    assert told[2].duration == 8.0
+
+
 def test_a_lossless_graph_takes_its_time():
     """There the machine may need seconds for a frame: only the stream's own time counts."""
     with publishing(observations=False, gone_after=1, hold=0.3, lossless=True) as h:

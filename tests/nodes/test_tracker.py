@@ -73,6 +73,24 @@ def test_the_gap_is_time_not_frames():
     assert not survives(0.6)
 
 
+def test_frames_further_apart_than_the_gap_keep_their_faces():
+    """One frame a second: a face that is in each is one face, and one that is missed is over."""
+    reports = run(Tracker(confirm=2, gap=0.5), [[HERE], [HERE], [HERE], [], [HERE], [HERE]], step=1.0)
+    assert ids(reports) == [[], [1], [1], [], [], [2]]
+    assert not any(t.held for report in reports for t in report)
+
+
+def test_one_long_pause_does_not_make_a_stream_slow():
+    tracker = Tracker(gap=0.5)
+    run(tracker, [[HERE]] * 10)
+    assert ids(run(tracker, [[HERE]] * 2, start=20.0)) == [[], [2]]
+
+
+def test_without_a_gap_no_face_is_known_from_the_frame_before():
+    reports = run(Tracker(confirm=1, gap=0), [[HERE]] * 4, step=1.0)
+    assert ids(reports) == [[1], [2], [3], [4]]
+
+
 def test_a_stream_that_begins_anew_gets_new_ids():
     tracker = Tracker()
     run(tracker, [[HERE]] * 5, start=100)
