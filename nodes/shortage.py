@@ -25,6 +25,7 @@ class Shortage:
         """Camera -> number of the frame that came last."""
         self._hold = HOLD_NS
         self._until = -LONGEST_NS  # never yet
+        self._begun = 0
 
     def seen(self, buffer: Buffer, now: int) -> bool:
         """Whether time is short at `now` (monotonic ns), when `buffer` has come. To be asked once for each buffer."""
@@ -35,5 +36,10 @@ class Shortage:
             if now >= self._until:  # there was time enough until now
                 again = now < self._until + self._hold
                 self._hold = min(2 * self._hold, LONGEST_NS) if again else HOLD_NS
+                self._begun = now
             self._until = now + self._hold
         return now < self._until
+
+    def lasts(self, now: int) -> bool:
+        """Whether time is short, and there was more than one sign of it: not only while the graph started."""
+        return now < self._until and now - self._begun > HOLD_NS

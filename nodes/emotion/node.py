@@ -176,7 +176,7 @@ class Emotion(BatchTransform):
             for buffer in buffers:
                 short |= self._shortage.seen(buffer, self.clock())
         spared = props.busy_reclassify_interval if short else 0.0
-        if spared > props.reclassify_interval and not self._sparing_told:
+        if spared > props.reclassify_interval and not self._sparing_told and self._shortage.lasts(self.clock()):
             self._sparing_told = True
             text = f"faces that look the same are classified every {spared:g} s (busy_reclassify_interval)"
             self.log("info", f"there is too little time for all frames; until that is over, {text}")

@@ -130,9 +130,28 @@ def test_while_frames_are_dropped_answers_stand_for_longer(lossless, properties,
                 fresh.append(eighth)
     assert fresh == classified
     assert len(asked) == len(classified)
-    told = [text for level, text in harness.logs if "busy_reclassify_interval" in text and level == "info"]
-    assert len(told) == (dropped and not lossless and properties.get("busy_reclassify_interval") != 0 and
-                         properties.get("reclassify_interval") != "1s")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("properties", "drops", "told"),
+    [
+        ({}, {1}, 0),  # as when a graph starts
+        ({}, range(1, 20, 2), 1),
+        ({"busy_reclassify_interval": 0}, range(1, 20, 2), 0),
+        ({"reclassify_interval": "1s"}, range(1, 20, 2), 0),
+    ],
+)
+def test_that_answers_stand_for_longer_is_told_once_it_lasts(properties, drops, told):
+    node, dropped = Emotion(device="cpu", **properties), 0
+    with Harness(node) as harness:
+        count_faces(node)
+        for second in range(20):
+            harness.clock = second
+            dropped += second in drops
+            buffer = harness.buffer(regions=[Region((0, 0, 9, 9), track=1, patch=lit(0))])
+            buffer.sequence += dropped
+            harness.push_all([buffer])
+    assert sum("busy_reclassify_interval" in text and level == "info" for level, text in harness.logs) == told
 
 
 def test_while_frames_are_dropped_a_face_that_changes_is_classified_at_once():
