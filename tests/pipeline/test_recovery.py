@@ -322,7 +322,7 @@ def test_the_spawner_is_killed_between_its_answer_and_what_is_done_with_it(monke
 
         monkeypatch.setattr(os, "pidfd_open", pidfd_open)
 
-    run = run_graph("numbers name=a num_buffers=20 ! work name=w ! nothing name=n", [], tick)
+    run = run_graph("numbers name=a num_buffers=20 ! work name=w ! nothing name=n", ["mode=lossless"], tick)
     assert killed
     assert run.error is None
     assert run.ledgers["a"].delivered == 20
@@ -347,7 +347,9 @@ def test_a_spawner_that_dies_while_it_imports_ends_the_graph(tmp_path: Path, mon
 
 @pytest.mark.parametrize("talk", [10, 300_000])
 def test_what_a_closing_node_says_does_not_hold_it_up(talk: int):
-    run = run_graph(f"numbers name=a num_buffers=5 ! trouble name=t talk_in_close={talk} slow_close=1s")
+    run = run_graph(
+        f"numbers name=a num_buffers=5 ! trouble name=t talk_in_close={talk} slow_close=1s", ["mode=lossless"]
+    )
     assert run.error is None
     assert run.ledgers["a"].delivered == 5
 

@@ -59,7 +59,9 @@ def test_a_plugin_that_starts_a_thread_when_it_is_imported_runs_all_the_same(
         if child is not None and supervisor.figures["t"].done and not commands:
             commands.append(psutil.Process(child.pid).cmdline())
 
-    run = run_graph("numbers name=a num_buffers=40 fps=20 ! threaded name=t ! nothing name=n", [], tick)
+    run = run_graph(
+        "numbers name=a num_buffers=40 ! threaded name=t delay=50ms ! nothing name=n", ["mode=lossless"], tick
+    )
     assert run.error is None
     assert run.ledgers["a"].delivered == 40
     assert commands == [[sys.executable, "-P", "-m", "pipeline.worker"]]
