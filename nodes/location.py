@@ -28,12 +28,14 @@ CAMERA = "{camera}"
 """Stands in a location for the camera's name."""
 
 
-def fill_in(location: str, camera: str) -> Path:
-    """A location with its `~` and its `{camera}` filled in. UserError where it names something else in braces."""
+def fill_in(location: str, camera: str, later: tuple[str, ...] = ()) -> Path:
+    """A location with its `~` and its `{camera}` filled in, and what is named in `later` left to be filled in by the
+    caller. UserError where it names something else in braces."""
     location = os.path.expanduser(location)
-    unknown = [name for name in re.findall(r"\{.*?\}", location) if name != CAMERA]
+    unknown = [name for name in re.findall(r"\{.*?\}", location) if name not in (CAMERA, *later)]
     if unknown:
-        raise UserError(f"location {location} names {unknown[0]}; only {CAMERA} is known")
+        known = " and ".join((CAMERA, *later))
+        raise UserError(f"location {location} names {unknown[0]}; only {known} {'are' if later else 'is'} known")
     return Path(location.replace(CAMERA, camera))
 
 

@@ -1,27 +1,33 @@
 """emograph launch "testsrc ! haardetect ! emotion ! overlay ! videosink location=out.mp4"
 
 Writes video files: one per camera, every frame once and at its own time, or all cameras in one picture
-(`mosaic: true`, see `wall.py`). What is written plays even if the process is killed (see `video_file.py`).
+(`mosaic: true`, see `wall.py`). What is written plays even if the process is killed (see `video_file.py`); a camera may
+have a file for each hour, of which the last are kept (see `segments.py`).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from nodes.location import CAMERA, check_writable, fill_in
+from nodes.location import CAMERA, check_folder, check_writable, fill_in
 from nodes.rates import RateOrZero
+from nodes.videosink.segments import TIME, discard, named, next_free
 from nodes.videosink.video_file import VideoFile, choose_codec
 from nodes.videosink.wall import LiveWall, SyncedWall
-from pipeline import Buffer, Properties, Sink, UserError, pad
+from pipeline import Buffer, Properties, Seconds, Sink, UserError, pad
 from pipeline.buffer import Mark
 
 MOSAIC = ""
 """Stands for all cameras where files are kept by camera; no camera has an empty name."""
 MOSAIC_FPS = 25.0
+SHORTEST = 1.0
+"""Seconds of a segment."""
 
 
 class VideoSink(Sink):
@@ -34,7 +40,7 @@ class VideoSink(Sink):
         location: str = Field(
             min_length=1,
             description="file to write: .mp4, .mov, .mkv or .webm; {camera} stands for the camera's name, which is"
-            " added before the suffix if it is not there and there are several",
+            " added before the suffix if it is not there and there are several; {time} for when the file begins (UTC)",
         )
         codec: Literal["auto", "h264", "h265", "vp9", "mpeg4", "mjpeg"] = Field(
             "auto", description="auto: the best that the kind of file holds and this FFmpeg has"
@@ -49,12 +55,25 @@ class VideoSink(Sink):
             "0: each frame at its own time (a mosaic: 25 frames/s)",
         )
         mosaic: bool = Field(False, description="all cameras in one picture, in one file")
+        segment: Seconds = Field(
+            0.0, description="begin another file this often, named by its {time}; 0: one file until the end"
+        )
+        keep: int = Field(
+            0, ge=0, le=1_000_000, description="delete all but so many of a camera's newest segments; 0: delete none"
+        )
         overwrite: bool = Field(True, description="replace a file that is there; false: that is an error")
+
+        @model_validator(mode="after")
+        def _segments(self) -> VideoSink.Properties:
+            if 0 < self.segment < SHORTEST:
+                raise ValueError(f"a segment has {SHORTEST:g} s or more; 0: one file until the end")
+            if self.keep and not self.segment:
+                raise ValueError("'keep' counts segments, and there is no 'segment'")
+            return self
 
     @classmethod
     def writes(cls, props: VideoSink.Properties, streams: list[str]) -> list[Path]:
-        cameras = [MOSAIC] if props.mosaic else streams
-        paths = [path_for(props.location, camera, many=len(cameras) > 1) for camera in cameras]
+        paths = list(_paths(props, streams).values())
         for path in paths:
             choose_codec(path, props.codec).settings(props.quality, props.bitrate)  # an error if that cannot be
         return paths
@@ -63,10 +82,13 @@ class VideoSink(Sink):
         self._files: dict[str, VideoFile] = {}
         self._begun: set[str] = set()
         self._ended: set[str] = set()
-        cameras = (MOSAIC,) if self.props.mosaic else self.streams
-        self._paths = {camera: path_for(self.props.location, camera, many=len(cameras) > 1) for camera in cameras}
+        self._captured = 0
+        self._paths = _paths(self.props, self.streams)
         for path in self._paths.values():
-            check_writable(path, self.props.overwrite or self.restarted)
+            if TIME in path.name:
+                check_folder(path.parent)
+            else:
+                check_writable(path, self.props.overwrite or self.restarted)
         self._codec = choose_codec(next(iter(self._paths.values())), self.props.codec)
         self._options = self._codec.settings(self.props.quality, self.props.bitrate)
         self._wall = self._new_wall()
@@ -80,6 +102,7 @@ class VideoSink(Sink):
         return LiveWall(self.streams, fps)
 
     def consume(self, buffer: Buffer) -> None:
+        self._captured = buffer.wall
         if self._wall is None:
             self._write(buffer.stream, buffer.frame, buffer.pts)
         else:
@@ -118,19 +141,27 @@ class VideoSink(Sink):
 
     def _write(self, camera: str, frame: np.ndarray, pts: int) -> None:
         file = self._files.get(camera)
-        if file is not None and not file.reaches(pts):
+        if file is not None and not (file.reaches(pts) and file.length_at(pts) < (self.props.segment or math.inf)):
             self._complete(camera)
             file = None
         if file is None:
-            path = self._paths[camera]
-            if camera in self._begun or self.restarted:
-                path = next_free(path)
-            fps = 0.0 if self.props.mosaic else self.props.fps  # a mosaic's pictures have their times already
-            file = VideoFile(path, frame.shape, self._codec, self._options, fps)
-            self._files[camera] = file
-            self._begun.add(camera)
-            self.log("info", f"writing {path}")
+            file = self._files[camera] = self._begin(camera, frame.shape)
         file.write(frame, pts)
+
+    def _begin(self, camera: str, shape: tuple[int, ...]) -> VideoFile:
+        """A camera's first file, or its next."""
+        path = self._paths[camera]
+        if TIME in path.name:
+            path = named(path, self._captured)
+        elif camera in self._begun or self.restarted:
+            path = next_free(path)
+        fps = 0.0 if self.props.mosaic else self.props.fps  # a mosaic's pictures have their times already
+        file = VideoFile(path, shape, self._codec, self._options, fps)
+        self._begun.add(camera)
+        self.log("info", f"writing {path}")
+        if self.props.keep:
+            discard(self._paths[camera], self.props.keep, path, lambda text: self.log("warning", text))
+        return file
 
     def _finish(self, camera: str) -> None:
         """Complete a camera's file, if it has one; a further frame would begin the next."""
@@ -153,20 +184,20 @@ class VideoSink(Sink):
                 )
 
 
-def path_for(location: str, camera: str, many: bool) -> Path:
-    """The file of one camera, or of a MOSAIC. UserError for a location that names something else in braces."""
-    path = fill_in(location, camera)
-    if CAMERA in location:
-        if camera == MOSAIC:
-            raise UserError(f"location {location}: a mosaic is one file for all cameras, without {CAMERA}")
-        return path
-    return path.with_name(f"{path.stem}-{camera}{path.suffix}") if many else path
+def _paths(props: VideoSink.Properties, streams: Sequence[str]) -> dict[str, Path]:
+    """Camera, or MOSAIC -> its file, with TIME still in its name where it is named by that."""
+    cameras = (MOSAIC,) if props.mosaic else streams
+    return {c: path_for(props.location, c, many=len(cameras) > 1, timed=bool(props.segment)) for c in cameras}
 
 
-def next_free(path: Path) -> Path:
-    """`path`, or the first of `out-2.mp4`, `out-3.mp4` ... that is not there."""
-    candidate, number = path, 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return candidate
+def path_for(location: str, camera: str, many: bool, timed: bool = False) -> Path:
+    """The file of one camera, or of a MOSAIC. timed: TIME must be in its name. UserError for a location that names
+    something else in braces."""
+    path = fill_in(location, camera, (TIME,))
+    if CAMERA in location and camera == MOSAIC:
+        raise UserError(f"location {location}: a mosaic is one file for all cameras, without {CAMERA}")
+    if TIME in str(path.parent):
+        raise UserError(f"location {location}: {TIME} belongs into the name of the file, not of its folder")
+    if many and CAMERA not in location:
+        path = path.with_name(f"{path.stem}-{camera}{path.suffix}")
+    return path.with_name(f"{path.stem}-{TIME}{path.suffix}") if timed and TIME not in path.name else path

@@ -165,6 +165,12 @@ class VideoFile:
         """Whether a frame at `pts` (ns) can be in this file: not after a gap of more than five hours."""
         return not self.frames or bool(self._fps) or round(pts * TICKS / 1e9) - self._start - self._last <= LONGEST
 
+    def length_at(self, pts: int) -> float:
+        """Seconds from the beginning of the file to a frame at `pts` (ns)."""
+        if self._fps or pts < self._pts:
+            return self.seconds
+        return (round(pts * TICKS / 1e9) - self._start) / TICKS if self.frames else 0.0
+
     def close(self) -> None:
         """Complete the file. After a failed write this only lets go of it."""
         try:

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from nodes.videosink import VideoSink, next_free
+from nodes.videosink import VideoSink
+from nodes.videosink.segments import next_free
 from pipeline import Harness
 from tests.nodes.recordings import MS, SECOND, clip, count_with_opencv, read, similar, uneven, write
 

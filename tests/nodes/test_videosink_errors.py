@@ -25,7 +25,7 @@ from tests.nodes.recordings import MS, clip, count_with_opencv, read, similar, u
         ({"location": "{tmp}/out.mp3"}, "unknown suffix '.mp3'; did you mean '.mp4'?"),
         ({"location": "{tmp}/out.webm", "codec": "h264"}, "a .webm file holds no h264; it holds vp9"),
         ({"location": "{tmp}/out.mp4", "codec": "mpeg4", "bitrate": 500}, "mpeg4 goes by quality, not by bitrate"),
-        ({"location": "{tmp}/{{cam}}.mp4"}, "names {cam}; only {camera} is known"),
+        ({"location": "{tmp}/{{cam}}.mp4"}, "names {cam}; only {camera} and {time} are known"),
         ({"location": "{tmp}/{{camera}}.mp4", "mosaic": True}, "one file for all cameras"),
         ({"location": "{tmp}/folder.mp4"}, "is a folder"),
         ({"location": "{tmp}/pipe.mp4"}, "pipe.mp4 is no ordinary file"),

@@ -214,7 +214,7 @@ def test_a_shelf_on_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.Monk
             "testsrc name=a ! fakesink name=s testsrc name=v-a ! videosink name=v location=x.txt",
             "unknown suffix '.txt'",
         ),
-        ("testsrc ! videosink name=v location={{cam}}.mp4", "names {cam}; only {camera} is known"),
+        ("testsrc ! videosink name=v location={{cam}}.mp4", "names {cam}; only {camera} and {time} are known"),
         (
             "testsrc ! haardetect ! emotion ! report name=r location={link} capture uri={film} ! fakesink",
             "capture0 reads",
