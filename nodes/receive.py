@@ -14,7 +14,7 @@ import contextlib
 import time
 
 import zmq
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nodes import remotelink
 from nodes.remotelink import DEFAULT_ENDPOINT, Ask, Endpoint, Header, Info
@@ -39,7 +39,8 @@ class Receive(Source):
     Regions, metadata, PTS and capture time are the sender's; the frames' numbers and the ledger are this graph's.
     It offers all metadata that the nodes of emograph can have added: the check of a graph cannot see through the
     network, so it is on you that the other graph has the detector. When the sender goes away the camera is down
-    until it comes back; when the sender says that the stream has ended, it ends here, unless `reconnect` is set.
+    until it comes back; when the sender says that the stream has ended, it ends here, unless `reconnect` is set. One
+    that is not `required` is down until it comes for the first time, too.
     """
 
     src = pad("video/raw", format="BGR", adds={"faces", "emotions", "truth"})
@@ -60,6 +61,21 @@ class Receive(Source):
         prefetch: int = Field(
             4, ge=1, le=remotelink.MAX_WINDOW, description="frames on their way at once: more for a slow network"
         )
+        required: bool = Field(
+            True,
+            description="false: the graph starts without this camera, which joins when it is there; "
+            "needs 'width' and 'height'",
+        )
+        width: int | None = Field(None, ge=1, le=16384, description="of its frames, where they are not waited for")
+        height: int | None = Field(None, ge=1, le=16384, description="of its frames, where they are not waited for")
+
+        @model_validator(mode="after")
+        def _size_where_it_is_needed(self) -> Receive.Properties:
+            if not self.required and not (self.width and self.height):
+                raise ValueError("'required: false' needs 'width' and 'height': memory is taken before a frame comes")
+            if self.required and (self.width or self.height):
+                raise ValueError("'width' and 'height' go with 'required: false'; else frames have the sender's size")
+            return self
 
     _context: zmq.Context[zmq.Socket[bytes]] | None = None
 
@@ -89,7 +105,7 @@ class Receive(Source):
         remotelink.tune(self._socket, self.props.endpoint)
         try:
             self._socket.connect(self.props.endpoint)
-            self._shape = self._first()
+            self._shape = self._known_shape() or self._first()
         except zmq.ZMQError as error:
             self.close()
             reason = zmq.strerror(error.errno or 0).lower()
@@ -136,6 +152,13 @@ class Receive(Source):
 
     def tick(self) -> None:
         self._report()
+
+    def _known_shape(self) -> tuple[int, int, int] | None:
+        """The shape of the frames, where the graph does not wait for the first of them."""
+        if self.restarted and self.shape_before is not None:
+            return self.shape_before
+        height, width = self.props.height, self.props.width
+        return (height, width, 3) if height and width else None
 
     # Before the first frame ----------------------------------------------------------------------------
 
@@ -202,8 +225,7 @@ class Receive(Source):
         self._sequence = header.sequence
         if header.shape != self._shape:
             self.skipped += 1
-            height, width, _ = header.shape
-            self._tell(f"it is {width}x{height} now and was {self._shape[1]}x{self._shape[0]}: launch this graph again")
+            self._tell(self._misfit(header.shape))
             return False
         try:
             pts = self._time(header)
@@ -248,6 +270,12 @@ class Receive(Source):
         if not self._down and not (answers and self.lossless):
             what = "sends no frame" if answers else "does not answer"
             self._tell(f"{self.props.endpoint} {what} for {self.props.timeout:g} s")
+
+    def _misfit(self, shape: tuple[int, int, int]) -> str:
+        now, was = (f"{width}x{height}" for height, width, _ in (shape, self._shape))
+        if not self.props.required:
+            return f"its frames are {now}, and 'width' and 'height' say {was}"
+        return f"it is {now} now and was {was}: launch this graph again"
 
     def _no_camera(self, info: Info) -> str:
         known = did_you_mean(self.camera, info.cameras)

@@ -8,8 +8,9 @@ import pytest
 import zmq
 
 from nodes import receive as receive_module
+from nodes.receive import Receive
 from nodes.remotelink import Ask
-from pipeline import Harness
+from pipeline import GraphError, Harness
 from tests.nodes.remotes import SHAPE, Far, connect, picture, sender, sending
 from tests.support.command import emograph
 from tests.support.host import free_port, patiently
@@ -43,6 +44,49 @@ def test_a_sender_that_goes_away_and_comes_back():
     times = [b.pts for b in far.got]
     assert times == sorted(times)
     assert times[-1] > last
+
+
+def test_a_sender_that_is_off_at_the_start_joins_later():
+    port = f"tcp://127.0.0.1:{free_port()}"
+    height, width, _ = SHAPE
+    with Far(port, timeout="300ms", required=False, width=width, height=height) as far:
+        patiently(lambda: far.statuses)
+        with sending(endpoint=port, format="raw") as h:
+            patiently(lambda: len(far.got) > 2, lambda: h.push(picture(0)))
+    assert far.statuses[:2] == [(False, f"{port} does not answer for 0.3 s"), (True, "")]
+    assert (far.got[0].frame == picture(0)).all()
+
+
+def test_a_sender_whose_frames_have_another_size_than_expected_is_down():
+    with sending() as h, Far(sender(h).endpoint, required=False, width=64, height=64) as far:
+        patiently(lambda: far.statuses, lambda: h.push(picture(0)))
+    assert far.statuses[0] == (False, "its frames are 64x48, and 'width' and 'height' say 64x64")
+    assert far.got == []
+
+
+def test_a_receiver_that_takes_over_waits_for_nobody():
+    """Its process was killed while the sender was off: the other cameras of the graph go on."""
+    port = f"tcp://127.0.0.1:{free_port()}"
+    far = Far(port, timeout="300ms")
+    far.node.restarted, far.node.shape_before = True, SHAPE
+    with far:
+        patiently(lambda: far.statuses)
+        with sending(endpoint=port) as h:
+            patiently(lambda: len(far.got) > 2, lambda: h.push(picture(0)))
+    assert far.error is None
+    assert far.statuses[:2] == [(False, f"{port} does not answer for 0.3 s"), (True, "")]
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ({"required": False, "width": 64}, "'required: false' needs 'width' and 'height'"),
+        ({"width": 64, "height": 48}, "'width' and 'height' go with 'required: false'"),
+    ],
+)
+def test_a_size_goes_with_a_sender_that_is_not_waited_for(properties, message):
+    with pytest.raises(GraphError, match=message):
+        Receive(endpoint="tcp://127.0.0.1:5570", **properties)
 
 
 @pytest.mark.parametrize("reconnect", [False, True])
