@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import cv2
+import pytest
 
 from nodes.preprocess import LABELS, UNCERTAIN
 from nodes.testsrc import TestSrc
+from nodes.videosink import VideoSink
 from pipeline import Harness
 from tests.support.graphs import ROOT
 
@@ -37,3 +39,22 @@ def test_pictures_in_a_program_of_ones_own(tmp_path: Path):
         assert 1 / 7 <= float(found[3]) <= 1
     done = example("pictures.py", "README.md")
     assert (done.returncode, done.stderr) == (1, "README.md: no picture\n")
+
+
+def test_a_recording_as_a_table_in_a_program_of_ones_own(tmp_path: Path):
+    recording = tmp_path / "a talk.mp4"
+    with (
+        Harness(TestSrc(faces=1, num_buffers=40, fps=20)) as source,
+        Harness(VideoSink(location=str(recording))) as film,
+    ):
+        for buffer in source.pull(40):
+            film.push(buffer.frame, pts=buffer.pts)
+    done = example("recording.py", str(recording), "5")
+    assert done.returncode == 0, done.stderr
+    head, *rows = (line.split() for line in done.stdout.splitlines())
+    assert head == ["frame", "time", "track", "label", "score", "happy", "sad", "angry"]
+    assert [float(row[2]) for row in rows] == pytest.approx([n / 5 for n in range(10)], abs=0.01)
+    assert {row[4] for row in rows if row[4] != "NaN"} <= {*LABELS, UNCERTAIN}
+    done = example("recording.py", "nowhere.mp4")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "emograph: error: video: no such file 'nowhere.mp4'"
