@@ -90,6 +90,8 @@ def _ask_http(place: Place, where: str) -> str:
         return _refusal(where, answer.status, re.sub(r"[^ -~]", "", answer.reason), _has_login(place))
     if answer.status >= 300:
         return f"{where} sends on to another address, where FFmpeg finds no video"
+    if answer.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
+        return f"{where} sends a web page there, and no video: is the path right, and does it need a login?"
     ranges = answer.status == 206
     hint = "" if ranges else " (an MP4 whose index is at its end needs a server that knows ranges)"
     return f"{where} sends something, but FFmpeg finds no video in it{hint}"

@@ -286,7 +286,10 @@ def test_nobody_to_ask_has_no_end() -> None:
 def test_a_server_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no video " * 1000)
     (tmp_path / "a.txt").write_bytes(b"some text\n" * 1000)
+    (tmp_path / "login.html").write_text("<html><body><form>Password:</form></body></html>")
     with Server("http_server.py", "--folder", str(tmp_path)) as server:
+        with pytest.raises(UserError, match="sends a web page there, and no video: .* does it need a login"):
+            harness(server, "login.html")
         with pytest.raises(UserError, match="finds no video in it .*needs a server that knows ranges"):
             harness(server, "a.mp4")
         film(tmp_path / "late.mp4", 9000, codec="mjpeg")  # its index stands at the end, beyond what FFmpeg keeps

@@ -40,6 +40,8 @@ class Camera(BaseHTTPRequestHandler):
         data = (self.folder / name).read_bytes()
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
+        if name.endswith(".html"):
+            self.send_header("Content-Type", "text/html; charset=utf-8")
         self.end_headers()
         self.wfile.write(data[: len(data) // 2] if how == "half" else data)
         while how == "half":
