@@ -46,7 +46,8 @@ def missing_files(spec: GraphSpec) -> dict[str, str]:
 def attach(spec: GraphSpec, type_: str, properties: dict[str, Any]) -> None:
     """Add a sink of a type to a graph, behind the nodes that first bring what its pad needs; every camera once.
 
-    Where the graph has such a sink already, that one gets the properties. Raises GraphError.
+    A node that brings it and is linked to nothing comes before those: the sink is the link that it lacks. Where the
+    graph has such a sink already, that one gets the properties. Raises GraphError.
     """
     present = [node for node in spec.nodes.values() if node.type == type_]
     for node in present:
@@ -56,7 +57,7 @@ def attach(spec: GraphSpec, type_: str, properties: dict[str, Any]) -> None:
     sink = find(type_).load().sink
     assert sink is not None
     classes = {node.name: _check_node(node) for node in spec.nodes.values()}
-    _check_pads(spec, classes)
+    _check_ends(spec, classes)
     order = _topological(spec)
     metadata = _check_caps(spec, classes, order)
     cameras = _cameras(spec, classes, order)
@@ -66,8 +67,9 @@ def attach(spec: GraphSpec, type_: str, properties: dict[str, Any]) -> None:
         raise GraphError(f"--{type_}: no node of this graph adds {' and '.join(sorted(sink.needs))}")
     name = next(n for n in chain([type_], (f"{type_}{i}" for i in count(2))) if n not in spec.nodes)
     spec.nodes[name] = NodeSpec(name, type_, spec.where, dict(properties))
+    linked_from = {link.source for link in spec.links}
     covered: set[str] = set()
-    for source in first:
+    for source in [*(n for n in bring if n not in linked_from), *first]:
         if not covered & set(cameras[source]):
             covered |= set(cameras[source])
             spec.links.append(LinkSpec(source, name, spec.where))
@@ -108,6 +110,19 @@ def _check_values(cls: type[Node], node: NodeSpec) -> None:
 
 def _check_pads(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]]) -> None:
     """Every pad is linked, and only pads that exist."""
+    _check_ends(spec, classes)
+    linked_from = {link.source for link in spec.links}
+    linked_to = {link.target for link in spec.links}
+    for name, (_, cls) in classes.items():
+        where = spec.nodes[name].where
+        if cls.kind != "source" and name not in linked_to:
+            raise GraphError(f"{where}: {name}: its sink pad is not linked; add a link '... ! {name}'")
+        if cls.kind != "sink" and name not in linked_from:
+            raise GraphError(f"{where}: {name}: its src pad is not linked; add a link '{name} ! ...'")
+
+
+def _check_ends(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]]) -> None:
+    """Links are between pads that exist, and there is a source."""
     for link in spec.links:
         source, target = spec.nodes[link.source], spec.nodes[link.target]
         both = f"{link.where}: {source.name} ! {target.name}"
@@ -117,14 +132,6 @@ def _check_pads(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]]
             raise GraphError(f"{both}: {target.name} is a {target.type}, a source: it has no sink pad to link to")
     if not any(cls.kind == "source" for _, cls in classes.values()):
         raise GraphError(f"{spec.where}: the graph has no source")
-    linked_from = {link.source for link in spec.links}
-    linked_to = {link.target for link in spec.links}
-    for name, (_, cls) in classes.items():
-        where = spec.nodes[name].where
-        if cls.kind != "source" and name not in linked_to:
-            raise GraphError(f"{where}: {name}: its sink pad is not linked; add a link '... ! {name}'")
-        if cls.kind != "sink" and name not in linked_from:
-            raise GraphError(f"{where}: {name}: its src pad is not linked; add a link '{name} ! ...'")
 
 
 def _topological(spec: GraphSpec) -> list[str]:

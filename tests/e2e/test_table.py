@@ -107,6 +107,14 @@ def test_ctrl_c_leaves_a_whole_table(tmp_path: Path):
     assert f"wrote {tmp_path}/door.jsonl: " in stderr
 
 
+def test_the_table_is_the_sink_of_a_graph_that_has_none(tmp_path: Path):
+    out = tmp_path / "x.csv"
+    graph = "testsrc name=door faces=1 num_buffers=5 ! haardetect ! emotion"
+    done = emograph("launch", graph, "--table", str(out), "--set", "mode=lossless")
+    assert done.returncode == 0, done.stderr
+    assert read(out).frame.tolist() == [0, 1, 2, 3, 4]
+
+
 FACES = "testsrc name=a num_buffers=9 ! haardetect ! emotion name=m"
 
 

@@ -272,6 +272,11 @@ def test_a_track_keeps_the_clearest_picture():
         ("testsrc ! haardetect ! emotion name=a ! emotion name=b ! fakesink", ["a"]),
         ("testsrc ! haardetect ! emotion name=a ! fakesink  testsrc ! haardetect ! emotion name=b ! fakesink", ["a", "b"]),
         ("testsrc ! haardetect name=f ! emotion name=a ! fakesink  f. ! emotion name=b ! fakesink", ["a"]),
+        ("testsrc ! haardetect ! emotion name=m", ["m"]),
+        ("testsrc ! haardetect ! emotion ! overlay name=o", ["o"]),
+        ("testsrc ! haardetect ! emotion name=m ! publish  m. ! overlay name=o", ["o"]),
+        ("testsrc ! haardetect ! emotion name=a  testsrc ! haardetect ! emotion name=b ! fakesink", ["a", "b"]),
+        ("testsrc ! haardetect name=f ! emotion name=a ! fakesink  f. ! emotion name=b", ["b"]),
     ],
 )  # fmt: skip
 def test_it_is_put_behind_what_classifies(graph: str, links: list[str]):
@@ -281,6 +286,21 @@ def test_it_is_put_behind_what_classifies(graph: str, links: list[str]):
     plan = expand(spec)
     assert plan.nodes["report"].streams == plan.sources
     assert plan.nodes["report"].properties == {"location": "out.html"}
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        ("testsrc ! haardetect ! emotion  testsrc ! haardetect name=d", "d: its src pad is not linked"),
+        ("testsrc ! haardetect ! emotion name=m ! overlay  m. ! overlay", "overlay1: its src pad is not linked"),
+        ("testsrc ! haardetect ! emotion ! fakesink  emotion name=e", "e: its sink pad is not linked"),
+    ],
+)
+def test_it_is_the_link_of_one_node_that_has_none(graph: str, message: str):
+    spec = load(graph)
+    attach(spec, "report", {"location": "out.html"})
+    with pytest.raises(GraphError, match=message):
+        expand(spec)
 
 
 def test_a_report_that_is_there_is_used():
