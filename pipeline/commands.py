@@ -95,13 +95,15 @@ def launch(
         str | None, typer.Option(metavar="ENDPOINT", help="publish snapshots at tcp://127.0.0.1:5557 too, for `top`")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="OUT.HTML", help="write a report at the end: expressions over time, shares")
+        list[Path] | None,
+        typer.Option(metavar="OUT.HTML", help="write a report at the end: expressions over time, shares"),
     ] = None,
     report_thumbnails: Annotated[
         bool, typer.Option("--report-thumbnails", help="with a small picture of each face in the report")
     ] = False,
     table: Annotated[
-        Path | None, typer.Option(metavar="OUT.CSV", help="write the scores of each face in each frame, CSV or .jsonl")
+        list[Path] | None,
+        typer.Option(metavar="OUT.CSV", help="write the scores of each face in each frame, CSV or .jsonl"),
     ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="on a terminal too: a line for each message and event")
@@ -114,7 +116,7 @@ def launch(
 
     code = launch_graph(
         graph, settings, duration, trace, quiet=quiet, as_json=as_json, debug=debugging(), monitor=monitor, plain=plain,
-        report=report, thumbnails=report_thumbnails, table=table,
+        reports=report, thumbnails=report_thumbnails, tables=table,
     )  # fmt: skip
     raise typer.Exit(code)
 

@@ -46,14 +46,9 @@ def missing_files(spec: GraphSpec) -> dict[str, str]:
 def attach(spec: GraphSpec, type_: str, properties: dict[str, Any]) -> None:
     """Add a sink of a type to a graph, behind the nodes that first bring what its pad needs; every camera once.
 
-    A node that brings it and is linked to nothing comes before those: the sink is the link that it lacks. Where the
-    graph has such a sink already, that one gets the properties. Raises GraphError.
+    A node that brings it and is linked to nothing comes before those: the sink is the link that it lacks. What the
+    graph has of that type stays as it is. Raises GraphError.
     """
-    present = [node for node in spec.nodes.values() if node.type == type_]
-    for node in present:
-        node.properties.update(properties)
-    if present:
-        return
     sink = find(type_).load().sink
     assert sink is not None
     classes = {node.name: _check_node(node) for node in spec.nodes.values()}
@@ -65,14 +60,16 @@ def attach(spec: GraphSpec, type_: str, properties: dict[str, Any]) -> None:
     first = [n for n in bring if not any(k.target == n and k.source in bring for k in spec.links)]
     if not first:
         raise GraphError(f"--{type_}: no node of this graph adds {' and '.join(sorted(sink.needs))}")
-    name = next(n for n in chain([type_], (f"{type_}{i}" for i in count(2))) if n not in spec.nodes)
-    spec.nodes[name] = NodeSpec(name, type_, spec.where, dict(properties))
+    taken = {*spec.nodes, *(node.process for node in spec.nodes.values())}
+    name = next(n for n in chain([type_], (f"{type_}{i}" for i in count(2))) if n not in taken)
+    where = f"--{type_}"
+    spec.nodes[name] = NodeSpec(name, type_, where, dict(properties))
     linked_from = {link.source for link in spec.links}
     covered: set[str] = set()
     for source in [*(n for n in bring if n not in linked_from), *first]:
         if not covered & set(cameras[source]):
             covered |= set(cameras[source])
-            spec.links.append(LinkSpec(source, name, spec.where))
+            spec.links.append(LinkSpec(source, name, where))
 
 
 def _check_node(node: NodeSpec) -> tuple[NodeType, type[Node]]:

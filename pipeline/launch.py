@@ -108,9 +108,9 @@ def launch_graph(
     debug: bool = False,
     monitor: str | None = None,
     plain: bool = False,
-    report: Path | None = None,
+    reports: list[Path] | None = None,
     thumbnails: bool = False,
-    table: Path | None = None,
+    tables: list[Path] | None = None,
 ) -> int:
     """Run a graph; returns the exit code, 0 only when all went well."""
     try:
@@ -118,14 +118,14 @@ def launch_graph(
     except ValueError as error:
         raise UserError(f"--duration: {error}") from None
     spec = load(graph, settings)
-    if thumbnails and report is None:
+    if thumbnails and not reports:
         raise UserError("--report-thumbnails: there is no --report for them")
-    extras: dict[str, dict[str, Any]] = {}
-    if report is not None:
-        extras["report"] = {"location": str(report)} | ({"thumbnails": True} if thumbnails else {})
-    if table is not None:
-        extras["table"] = {"location": str(table)}
-    for type_, properties in extras.items():
+    look = {"thumbnails": True} if thumbnails else {}
+    extras: list[tuple[str, dict[str, Any]]] = [
+        *(("report", {"location": str(path)} | look) for path in reports or []),
+        *(("table", {"location": str(path)}) for path in tables or []),
+    ]
+    for type_, properties in extras:
         # A node like any other: nothing may be missing in it, so the source waits for it in lossless mode.
         attach(spec, type_, properties)
     plan = expand(spec)
@@ -147,7 +147,7 @@ def launch_graph(
         raise
     view.supervisor = supervisor
     view.subscribe()
-    stood = {type_: _state(properties["location"]) for type_, properties in extras.items()}
+    stood = {properties["location"]: _state(properties["location"]) for _, properties in extras}
     signals.stop(supervisor)
     if not as_json:
         cameras = "1 camera" if len(plan.sources) == 1 else f"{len(plan.sources)} cameras"
@@ -175,9 +175,10 @@ def launch_graph(
     supervisor.close()
     if trace is not None and not failed and not as_json:
         print(f"trace: {trace_path} (https://ui.perfetto.dev opens it)", file=sys.stderr)
-    for type_, properties in extras.items():
-        if not as_json and _state(properties["location"]) not in (None, stood[type_]):
-            print(f"{type_}: {properties['location']}", file=sys.stderr)
+    for type_, properties in extras:
+        location = properties["location"]
+        if not as_json and _state(location) not in (None, stood[location]):
+            print(f"{type_}: {location}", file=sys.stderr)
     if errors:
         raise GraphError(errors[0] + (f" (and {len(errors) - 1} more)" if errors[1:] else ""))
     return 0

@@ -115,6 +115,19 @@ def test_the_table_is_the_sink_of_a_graph_that_has_none(tmp_path: Path):
     assert read(out).frame.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_each_table_that_is_asked_for_is_written(tmp_path: Path):
+    paths = [tmp_path / name for name in ("own.csv", "x.csv", "y.jsonl")]
+    graph = f"testsrc name=door faces=1 num_buffers=5 ! haardetect ! emotion ! table location={paths[0]}"
+    options = [part for path in paths[1:] for part in ("--table", str(path))]
+    done = emograph("launch", graph, *options, "--set", "mode=lossless")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("table: ")] == [
+        f"table: {path}" for path in paths[1:]
+    ]
+    assert paths[0].read_text() == paths[1].read_text()
+    assert len(paths[2].read_text().splitlines()) == 5
+
+
 FACES = "testsrc name=a num_buffers=9 ! haardetect ! emotion name=m"
 
 

@@ -407,13 +407,26 @@ def test_it_looks_at_no_pixels():
     assert plan.planes == alone.planes
 
 
-def test_the_option_puts_it_behind_what_classifies_or_uses_the_one_that_is_there():
+def test_the_option_puts_it_behind_what_classifies_beside_those_that_are_there():
     spec = load(f"{FACES} ! fakesink")
     attach(spec, "table", {"location": "out.csv"})
     assert [(link.source, link.target) for link in spec.links][-1] == ("m", "table")
-    spec = load(f"{FACES} ! table name=mine location=a.csv empty_frames=false")
-    attach(spec, "table", {"location": "b.csv"})
-    assert spec.nodes["mine"].properties == {"location": "b.csv", "empty_frames": False}
+    spec = load(f"{FACES} ! table name=table location=a.csv empty_frames=false  m. ! fakesink process=table2")
+    for location in ("b.csv", "c.csv"):
+        attach(spec, "table", {"location": location})
+    assert {node.name: node.properties for node in spec.nodes.values() if node.type == "table"} == {
+        "table": {"location": "a.csv", "empty_frames": False},
+        "table3": {"location": "b.csv"},
+        "table4": {"location": "c.csv"},
+    }
+    assert expand(spec).processes.keys() >= {"table", "table2", "table3", "table4"}
+
+
+def test_the_option_names_itself_where_its_file_is_taken():
+    spec = load(f"{FACES} ! table name=mine location=a.csv")
+    attach(spec, "table", {"location": "a.csv"})
+    with pytest.raises(GraphError, match=r"^--table: table: it would write to 'a.csv', which mine writes$"):
+        expand(spec)
 
 
 def test_the_page_explains_every_column():
