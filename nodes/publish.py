@@ -53,6 +53,10 @@ class Publish(Sink):
     """The endpoint that is bound, with the port that `*` became."""
     _audience: Audience | None = None
 
+    @classmethod
+    def binds(cls, props: Publish.Properties) -> list[str]:
+        return [props.endpoint]
+
     def open(self) -> None:
         self._narrator = Narrator(
             self.props,

@@ -144,6 +144,10 @@ class Send(Sink):
     """The endpoint that is bound, with the port that `*` became."""
     _context: zmq.Context[zmq.Socket[bytes]] | None = None
 
+    @classmethod
+    def binds(cls, props: Send.Properties) -> list[str]:
+        return [props.endpoint]
+
     def open(self) -> None:
         self._cameras = {name: _Camera() for name in self.streams}
         self._peers: dict[bytes, _Peer] = {}

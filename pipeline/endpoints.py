@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 
 _ENDPOINT = re.compile(
@@ -26,3 +27,25 @@ def is_local(endpoint: str) -> bool:
         return True
     host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]").partition("%")[0]
     return ipaddress.ip_address(host).is_loopback
+
+
+def collide(one: str, other: str) -> bool:
+    """Whether two sockets cannot listen at these endpoints at once, as far as their texts tell: names of hosts and of
+    interfaces are not looked up but for `localhost`, and the ports of `*` and 0 are free ones."""
+    a, b = _ENDPOINT.fullmatch(one), _ENDPOINT.fullmatch(other)
+    if a is None or b is None:
+        return False
+    if a["path"] or b["path"]:
+        return _file(a["path"]) == _file(b["path"])
+    ports = {0 if match["port"] == "*" else int(match["port"]) for match in (a, b)}
+    host, its = ("127.0.0.1" if match["host"].lower() == "localhost" else match["host"] for match in (a, b))
+    return len(ports) == 1 and 0 not in ports and (host == its or _includes(host, its) or _includes(its, host))
+
+
+def _file(path: str | None) -> str | None:
+    return path if path is None or path.startswith("@") else os.path.realpath(path)  # `@name` is no file
+
+
+def _includes(host: str, other: str) -> bool:
+    """Whether `host` stands for all addresses of the kind of `other`; IPv6's for those of IPv4 too."""
+    return host == "[::]" or (host in ("*", "0.0.0.0") and not other.startswith("["))

@@ -6,11 +6,14 @@ Everything that can be wrong without opening a file or a camera is found here, b
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from pipeline.caps import mismatch
+from pipeline.endpoints import collide
 from pipeline.errors import GraphError, UserError
 from pipeline.node import Node, check_properties, is_secret
 from pipeline.plan import NodePlan, Plan
@@ -19,16 +22,21 @@ from pipeline.spec import WITH_CAMERA, GraphSpec, LinkSpec, NodeSpec
 from pipeline.wire import pack
 
 
-def expand(spec: GraphSpec) -> Plan:
-    """The plan of a checked graph. Raises GraphError with file, line, names and the way out."""
+def expand(spec: GraphSpec, monitor: str | None = None) -> Plan:
+    """The plan of a checked graph. Raises GraphError with file, line, names and the way out.
+
+    monitor: where the run publishes its snapshots besides; no node can listen there.
+    """
     classes = {node.name: _check_node(node) for node in spec.nodes.values()}
     _check_pads(spec, classes)
     try:
         order = _topological(spec)
         _check_caps(spec, classes, order)
-        return _expand(spec, classes, order)
+        plan = _expand(spec, classes, order)
     except RecursionError:
         raise GraphError(f"{spec.where}: too many nodes one behind the other") from None
+    _check_addresses(plan, spec, classes, monitor)
+    return plan
 
 
 def missing_files(spec: GraphSpec) -> dict[str, str]:
@@ -261,22 +269,50 @@ def _check_files(plan: Plan, spec: GraphSpec, classes: dict[str, tuple[NodeType,
     for node in plan.nodes.values():
         cls, where = classes[node.base][1], spec.nodes[node.base].where
         props = check_properties(cls, node.properties, node.name)
-        try:
+        with _asking(where, node, "which files it uses"):
             reads, writes = cls.reads(props), cls.writes(props, node.streams)
             if not all(isinstance(path, Path) for path in (*reads, *writes)):
                 raise TypeError("reads and writes give lists of Path")
             taken |= {_identity(path): f"{node.name} reads" for path in reads}
             written += [(where, node.name, path) for path in writes]
-        except UserError as error:
-            raise GraphError(f"{where}: {node.name}: {error}") from None
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise GraphError(f"{where}: {node.name}: {node.type} cannot say which files it uses: {reason}") from error
     for where, name, path in written:
         other = taken.get(_identity(path))
         if other is not None:
             raise GraphError(f"{where}: {name}: it would write to '{path}', which {other}")
         taken[_identity(path)] = f"{name} writes"
+
+
+def _check_addresses(
+    plan: Plan, spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], monitor: str | None
+) -> None:
+    """No node listens where another does: at the start the system would say that the address is in use, not by whom."""
+    taken = [("--monitor", monitor)] if monitor else []
+    for node in plan.nodes.values():
+        cls, where = classes[node.base][1], spec.nodes[node.base].where
+        with _asking(where, node, "at which addresses it listens"):
+            own = cls.binds(check_properties(cls, node.properties, node.name))
+            if isinstance(own, str) or not all(isinstance(address, str) for address in own):
+                raise TypeError("binds gives a list of text")
+        for address in own:
+            for other, its in taken:
+                if collide(address, its):
+                    there = f"where {other} listens" + (f" ({its})" if its != address else "")
+                    raise GraphError(
+                        f"{where}: {node.name}: it would listen at {address}, {there}; give one of them another address"
+                    )
+        taken += [(node.name, address) for address in own]
+
+
+@contextmanager
+def _asking(where: str, node: NodePlan, what: str) -> Iterator[None]:
+    """Errors of a class method that a plugin has written, told with their place."""
+    try:
+        yield
+    except UserError as error:
+        raise GraphError(f"{where}: {node.name}: {error}") from None
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise GraphError(f"{where}: {node.name}: {node.type} cannot say {what}: {reason}") from error
 
 
 def _identity(path: Path) -> object:

@@ -128,7 +128,7 @@ def launch_graph(
     for type_, properties in extras:
         # A node like any other: nothing may be missing in it, so the source waits for it in lossless mode.
         attach(spec, type_, properties)
-    plan = expand(spec)
+    plan = expand(spec, monitor)
     if trace_path is not None and os.path.exists(graph) and os.path.realpath(graph) == os.path.realpath(trace_path):
         raise UserError(f"--trace: it would be written over the graph file {trace_path}")
     trace = TraceFile(trace_path, plan) if trace_path is not None else None

@@ -129,6 +129,11 @@ class Node:
         """The files that it writes for these cameras. None may be another node's too."""
         return []
 
+    @classmethod
+    def binds(cls, props: Any) -> list[str]:
+        """The addresses that it listens at, `tcp://HOST:PORT` or `ipc://PATH`. None may be another node's too."""
+        return []
+
     def open(self) -> Any:
         """NULL -> READY: acquire what is needed (files, models, sockets). UserError here stops the start."""
 

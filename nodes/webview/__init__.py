@@ -54,6 +54,10 @@ class WebView(Sink):
                 )
             return self
 
+    @classmethod
+    def binds(cls, props: WebView.Properties) -> list[str]:
+        return [f"tcp://[{props.host}]:{props.port}" if ":" in props.host else f"tcp://{props.host}:{props.port}"]
+
     def open(self) -> None:
         missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
         if missing:

@@ -161,6 +161,13 @@ def test_a_port_in_use():
     assert "in use" in line
 
 
+def test_a_port_that_two_of_the_run_would_have():
+    endpoint = "tcp://127.0.0.1:5556"
+    done = emograph("launch", f"testsrc ! haardetect ! publish endpoint={endpoint}", "--monitor", endpoint)
+    assert done.returncode == 1
+    assert f"publish0: it would listen at {endpoint}, where --monitor listens" in one_line(done.stderr)
+
+
 def test_no_screen(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
