@@ -7,8 +7,10 @@ docs/graphs.md says what may stand in one.
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,11 @@ from pipeline.errors import GraphError, did_you_mean
 from pipeline.spec import GraphSpec, fill_in_variables, names_in
 
 GRAPH_KEYS = ("name", "mode", "latency_budget", "nodes", "links")
+SUFFIXES = (".yaml", ".yml")
 MAX_ITEMS = 10_000
 """Values in one property of a graph file."""
+MAX_CHARACTERS = 10_000_000
+"""In a graph file."""
 _MERGE = "tag:yaml.org,2002:merge"
 # `- [door, desk] ! faces` is no YAML (a flow sequence with something behind it), yet the natural way to write it.
 _LIST_LINK = re.compile(r"^(\s*-\s+)(\[[^\]\n]*\]\s*!.*?)(\s+#.*)?$", re.MULTILINE)
@@ -28,13 +33,31 @@ _LIST_LINK = re.compile(r"^(\s*-\s+)(\[[^\]\n]*\]\s*!.*?)(\s+#.*)?$", re.MULTILI
 def parse_file(path: Path) -> GraphSpec:
     """A graph file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:  # not all at once: it may be a film
+            text = file.read(MAX_CHARACTERS + 1)
     except FileNotFoundError:
         raise GraphError(f"no such graph file: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise GraphError(f"cannot read {path}: {reason}") from None
+    except IsADirectoryError:
+        raise GraphError(f"cannot read {path}: it is a folder{_way_in(path, 'photos')}") from None
+    except UnicodeDecodeError:
+        kind = mimetypes.guess_type(path.name)[0] or ""
+        hint = _way_in(path, "photos" if kind.startswith("image/") else "file") if path.suffix not in SUFFIXES else ""
+        raise GraphError(f"cannot read {path}: not a text file{hint}") from None
+    except OSError as error:
+        raise GraphError(f"cannot read {path}: {error.strerror}") from None
+    if len(text) > MAX_CHARACTERS:
+        raise GraphError(f"cannot read {path}: more than {MAX_CHARACTERS:,} characters")
     return parse_yaml(text, str(path))
+
+
+def _way_in(path: Path, graph: str) -> str:
+    """What to do with `path`, which was given in the place of a graph that reads it: `graph` is one of ours."""
+    what, node = {"photos": ("pictures go", "photos"), "file": ("a recording goes", "video")}[graph]
+    quoted = shlex.quote(str(path))
+    return (
+        f"; {what} into a graph: configs/graphs/{graph}.yaml --set {node}.uri={quoted}, "
+        f'or "capture uri={quoted} ! haardetect ! ..."'
+    )
 
 
 def parse_yaml(text: str, file: str) -> GraphSpec:

@@ -9,14 +9,14 @@ import os
 from pathlib import Path
 
 from pipeline.errors import GraphError, did_you_mean
-from pipeline.graphfile import parse_file
+from pipeline.graphfile import SUFFIXES, parse_file
 from pipeline.launchstring import parse_launch, scalar
 from pipeline.spec import GraphSpec, fill_in_variables, make_node
 
 
 def load(what: str, settings: list[str] | None = None) -> GraphSpec:
     """A graph from a file's path or a launch string, with `--set` settings applied. Raises GraphError."""
-    is_name = what.endswith((".yaml", ".yml")) or ("!" not in what and " " not in what.strip() and what.strip())
+    is_name = what.endswith(SUFFIXES) or ("!" not in what and _looks_like_a_path(what))
     if "!" in what and not (is_name and os.path.exists(what)):
         spec = parse_launch(what)
     elif is_name:
@@ -26,6 +26,10 @@ def load(what: str, settings: list[str] | None = None) -> GraphSpec:
     for setting in settings or []:
         _set(spec, setting)
     return spec
+
+
+def _looks_like_a_path(what: str) -> bool:
+    return os.path.exists(what) or (bool(what.strip()) and " " not in what.strip())
 
 
 def _set(spec: GraphSpec, setting: str) -> None:

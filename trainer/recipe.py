@@ -23,8 +23,8 @@ from pydantic import (
 
 from pipeline.errors import UserError, did_you_mean, explain
 
-SHIPPED = Path("configs/training")
-"""Where the recipes of a checkout lie, seen from its root."""
+SHIPPED = Path(__file__).resolve().parents[1] / "configs/training"
+"""Where the recipes of a checkout lie."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -172,7 +172,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         content = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
-        shipped = {recipe.stem: recipe for recipe in sorted(SHIPPED.glob("*.yaml"))}
+        shipped = {recipe.stem: _from_here(recipe) for recipe in sorted(SHIPPED.glob("*.yaml"))}
         near = shipped.get(path.stem)
         hint = f"; did you mean '{near}'?" if near else ""
         raise UserError(
@@ -190,6 +190,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {_first_problem(error)}") from error
+
+
+def _from_here(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

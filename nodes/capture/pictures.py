@@ -24,6 +24,22 @@ from pipeline.errors import UserError
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _OTHER = (".avif", ".cr2", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".nef")
+_VIDEOS = (
+    ".3gp",
+    ".avi",
+    ".flv",
+    ".m2ts",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".ts",
+    ".webm",
+    ".wmv",
+)
 _ORIENTATION = 0x0112
 """EXIF tag; from 5 on rows and columns change places."""
 
@@ -85,13 +101,22 @@ def pictures_in(place: Path) -> list[Path]:
         return [place]
     paths = sorted(filter(is_picture, place.iterdir()), key=_natural)
     if not paths:
-        raise UserError(f"no pictures in the folder '{place}' ({' '.join(PICTURES)})")
+        raise UserError(f"no pictures in the folder '{place}' ({' '.join(PICTURES)}){_videos_in(place)}")
     return paths
 
 
 def other_pictures(place: Path) -> list[str]:
     """The endings of the pictures in a folder that are of kinds not read here: a telephone's, animations, raw data."""
     return [p.suffix.lower() for p in place.iterdir() if p.suffix.lower() in _OTHER] if place.is_dir() else []
+
+
+def _videos_in(place: Path) -> str:
+    """What to say of the videos in a folder, if there are any."""
+    videos = sorted((path for path in place.iterdir() if path.suffix.lower() in _VIDEOS), key=_natural)
+    if not videos:
+        return ""
+    there = "is 1 video" if len(videos) == 1 else f"are {len(videos)} videos"
+    return f"; there {there} in it, and a graph reads one, such as '{videos[0]}' (README.md has a loop over a folder)"
 
 
 def size_for(paths: Iterable[Path], stopping: threading.Event) -> Size | None:

@@ -55,6 +55,24 @@ def test_a_login_that_is_not_percent_encoded_is_told_to_be(login: str) -> None:
     assert "hush" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["a.txt"], ""),
+        (["a.txt", "b2.mp4"], "; there is 1 video in it, and a graph reads one, such as '{}/b2.mp4'"),
+        (["b10.MKV", "b2.mp4", "c.mov"], "; there are 3 videos in it, and a graph reads one, such as '{}/b2.mp4'"),
+    ],
+)
+def test_videos_in_a_folder_without_pictures_are_told_of(tmp_path: Path, names: list[str], told: str) -> None:
+    for name in names:
+        write(tmp_path / name, b"no matter")
+    with pytest.raises(UserError) as error:
+        harness(tmp_path)
+    assert str(error.value).partition(" .webp)")[2].removesuffix(
+        " (README.md has a loop over a folder)"
+    ) == told.format(tmp_path)
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_in_one_line(tmp_path: Path, case: str, capfd: pytest.CaptureFixture[str]) -> None:
     make, message = REFUSED[case]

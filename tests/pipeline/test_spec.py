@@ -258,6 +258,41 @@ def test_unreadable_files(tmp_path: Path, make, message: str):
         load(str(file))
 
 
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        (
+            "talk.mkv",
+            'a recording goes into a graph: configs/graphs/file.yaml --set video.uri={}, or "capture uri={} ! ',
+        ),
+        (
+            "my talk",
+            'a recording goes into a graph: configs/graphs/file.yaml --set video.uri={}, or "capture uri={} ! ',
+        ),
+        ("one.jpg", 'pictures go into a graph: configs/graphs/photos.yaml --set photos.uri={}, or "capture uri={} ! '),
+        ("party/", 'pictures go into a graph: configs/graphs/photos.yaml --set photos.uri={}, or "capture uri={} ! '),
+    ],
+)
+def test_what_a_graph_reads_is_no_graph(tmp_path: Path, name: str, way: str):
+    path = tmp_path / name
+    if name.endswith("/"):
+        path.mkdir()
+    else:
+        path.write_bytes(b"\x1aE\xdf\xa3\xff" * 10_000)
+    with pytest.raises(GraphError) as caught:
+        load(str(tmp_path) + "/" + name)
+    quoted = f"'{path}'" if " " in name else path
+    assert way.format(quoted, quoted) in str(caught.value)
+
+
+def test_of_a_file_that_is_too_long_for_a_graph_only_the_beginning_is_read(tmp_path: Path):
+    file = tmp_path / "g.yaml"
+    with file.open("wb") as made:
+        made.write(b"a" * 11_000_000 + b"\xff")
+    with pytest.raises(GraphError, match=r"cannot read .*g.yaml: more than 10,000,000 characters"):
+        load(str(file))
+
+
 def test_a_variable_may_stand_in_a_list_and_for_replicas(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COPIES", "2")
     text = GOOD.replace("replicas: auto", 'replicas: "${COPIES}"')

@@ -125,6 +125,15 @@ def test_a_shipped_recipe_is_found_by_its_name(given: str, hint: str, monkeypatc
     assert str(caught.value) == f"no such recipe: {given}; did you mean 'configs/training/{hint}.yaml'?"
 
 
+def test_shipped_recipes_are_named_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).resolve().parents[2]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"; did you mean '{root}/configs/training/finetune.yaml'\?$"):
+        load_recipe("finetune")
+    with pytest.raises(UserError, match=rf"no such recipe: mine; known: {root}/configs/training/article.yaml, "):
+        load_recipe("mine")
+
+
 def test_whether_code_is_compiled_is_not_of_a_runs_essence(path: Path) -> None:
     assert load_recipe(path, ["compile=no"]).essence() == load_recipe(path).essence()
     assert load_recipe(path, ["lr=0.1"]).essence() != load_recipe(path).essence()
