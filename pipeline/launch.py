@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from pipeline.graph import attach, expand
 from pipeline.lines import Lines
 from pipeline.live import LiveStatus
 from pipeline.load import load
-from pipeline.plan import Plan
+from pipeline.node import check_properties
+from pipeline.plan import NodePlan, Plan
 from pipeline.registry import find
+from pipeline.ring import Ledger
 from pipeline.streams import silence
 from pipeline.subscription import Subscription, subscribe
 from pipeline.supervisor import Supervisor
@@ -169,6 +172,8 @@ def launch_graph(
         console.print_json(console.summary(supervisor, errors))
     elif supervisor.playing_at is not None:
         console.print_ledger(supervisor)
+        if hint := missed(plan, supervisor.ledgers):
+            print(printable(hint), file=sys.stderr)
     if supervisor.stop_reason in signal.Signals.__members__ and not as_json:
         when = "" if supervisor.playing_at is not None else " before the first frame"
         print(f"stopped by {supervisor.stop_reason}{when}", file=sys.stderr)
@@ -182,6 +187,32 @@ def launch_graph(
     if errors:
         raise GraphError(errors[0] + (f" (and {len(errors) - 1} more)" if errors[1:] else ""))
     return 0
+
+
+def missed(plan: Plan, ledgers: Mapping[str, Ledger]) -> str:
+    """A line for those who had a recording written down in `mode: live`, and did not get all of it; else empty."""
+    if plan.mode != "live" or not any(_files(node, written=True) for node in plan.nodes.values()):
+        return ""
+    names, late = [], 0
+    for camera, ledger in ledgers.items():
+        node = plan.nodes[camera]
+        count = sum(n for (_, reason), n in ledger.dropped.items() if reason in ("window full", "late"))
+        if count and node.type == "capture" and (files := _files(node)):
+            names.append(files[0].name)
+            late += count
+    if not names:
+        return ""
+    who, whose = (f"{names[0]} was", "its") if len(names) == 1 else (f"{len(names)} recordings were", "their")
+    return (
+        f"{who} played in real time, and {late} of {whose} frames came too late; --set mode=lossless reads every frame"
+    )
+
+
+def _files(node: NodePlan, written: bool = False) -> list[Path]:
+    """What a node of a checked graph reads, or what it writes."""
+    cls = find(node.type).load()
+    props = check_properties(cls, node.properties, node.name)
+    return cls.writes(props, node.streams) if written else cls.reads(props)
 
 
 def _state(location: str) -> tuple[int, int] | None:
