@@ -82,6 +82,11 @@ def redact_setting(name: str, value: Any) -> Any:
     return _redact_uri(value) if "://" in value else value
 
 
+def spelt(value: Any) -> str:
+    """A value as it was typed: Python keeps a byte that is no UTF-8 as half a letter, `\\udce9` for `\\xe9`."""
+    return re.sub(r"\\udc([89a-f][0-9a-f])", r"\\x\1", repr(value))
+
+
 _NEEDED = {
     "int_type": "a whole number is needed",
     "int_parsing": "a whole number is needed",
@@ -92,6 +97,7 @@ _NEEDED = {
     "bool_type": "true or false is needed",
     "bool_parsing": "true or false is needed",
     "string_type": "text is needed",
+    "string_unicode": "it is not UTF-8; if it names a file or a folder, rename that",
     "list_type": "a list is needed",
     "tuple_type": "a list is needed",
     "dict_type": "a mapping is needed",

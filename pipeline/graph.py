@@ -6,6 +6,7 @@ Everything that can be wrong without opening a file or a camera is found here, b
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, count
@@ -14,7 +15,7 @@ from typing import Any
 
 from pipeline.caps import mismatch
 from pipeline.endpoints import collide
-from pipeline.errors import GraphError, UserError
+from pipeline.errors import GraphError, UserError, explain, redact_setting, spelt
 from pipeline.node import Node, check_properties, is_secret
 from pipeline.plan import NodePlan, Plan
 from pipeline.registry import NodeType, find
@@ -106,11 +107,23 @@ def _check_node(node: NodeSpec) -> tuple[NodeType, type[Node]]:
 def _check_values(cls: type[Node], node: NodeSpec) -> None:
     """What a property holds can be handed to another process."""
     for key, value in node.properties.items():
-        try:
-            pack(value)
-        except (TypeError, ValueError, OverflowError):  # a date, a number of more than 64 bits, half a letter
-            shown = "" if is_secret(cls, key) else f" is {value!r}"
-            raise GraphError(f"{node.name}: property '{key}' of {node.type}{shown}: no such value") from None
+        if not _is_utf8(value):
+            reason = explain({"type": "string_unicode"})
+        else:
+            try:
+                pack(value)
+                continue
+            except (TypeError, ValueError, OverflowError):  # a date, a number of more than 64 bits
+                reason = "no such value"
+        shown = "" if is_secret(cls, key) else f" is {spelt(redact_setting(key, value))}"
+        raise GraphError(f"{node.name}: property '{key}' of {node.type}{shown}: {reason}")
+
+
+def _is_utf8(value: Any) -> bool:
+    """Whether all text in a value is: what is not would arrive with other letters in the node's process."""
+    if isinstance(value, list):
+        return all(map(_is_utf8, value))
+    return not (isinstance(value, str) and re.search("[\ud800-\udfff]", value))
 
 
 def _check_pads(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]]) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from pipeline.buffer import Buffer, Mark
 from pipeline.caps import Pad
-from pipeline.errors import GraphError, did_you_mean, explain, redact_setting
+from pipeline.errors import GraphError, did_you_mean, explain, redact_setting, spelt
 
 SECRET: dict[str, Any] = {"writeOnly": True}
 """`Field(json_schema_extra=SECRET)`: the property's value is shown to nobody (JSON Schema's word for passwords)."""
@@ -269,7 +269,7 @@ def check_properties(cls: type[Node], given: dict[str, Any], name: str) -> Any:
             raise GraphError(f"{name}: {type_name} needs the property '{key}'") from None
         if not key:  # the properties do not go together
             raise GraphError(f"{name}: {message}") from None
-        value = "" if is_secret(cls, key) else f" is {redact_setting(key, given.get(key))!r}"
+        value = "" if is_secret(cls, key) else f" is {spelt(redact_setting(key, given.get(key)))}"
         raise GraphError(f"{name}: property '{key}' of {type_name}{value}: {message}") from None
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"

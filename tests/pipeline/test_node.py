@@ -68,6 +68,7 @@ class Needy(Sink):
         ),
         ({"path": "x", "count": True}, "n: property 'count' of needy is true, and that is no number"),
         ({"path": "x", "words": 7}, "n: property 'words' of needy is 7: a list is needed"),
+        ({"path": "x", "count": "\udcff"}, r"n: property 'count' of needy is '\xff': it is not UTF-8;"),
         ({"path": ["rtsp://me:s3cret@host"]}, "n: property 'path' of needy is ['rtsp://***@host']"),
     ],
 )

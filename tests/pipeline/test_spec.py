@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -235,6 +236,19 @@ def test_each_mistake_in_set_is_one_clear_line(tmp_path: Path, setting: str, mes
     file.write_text(GOOD)
     with pytest.raises(GraphError, match=re.escape(message)):
         load(str(file), [setting])
+
+
+@pytest.mark.parametrize(
+    ("type_", "prop"), [("capture", "uri"), ("record", "path"), ("videosink", "location"), ("numbers", "fps")]
+)
+def test_a_name_that_is_not_utf_8_is_told_with_its_bytes(type_: str, prop: str):
+    """Also where pydantic has nothing against it: in the node's process it would be another name."""
+    given = os.fsdecode(b"talk-\xe9.mkv")
+    spec = load(f"numbers ! {type_} name=n {prop}=x", [f"n.{prop}={given}"])
+    with pytest.raises(GraphError) as caught:
+        expand(spec)
+    told = rf"launch string: n: property '{prop}' of {type_} is 'talk-\xe9.mkv': "
+    assert str(caught.value) == told + "it is not UTF-8; if it names a file or a folder, rename that"
 
 
 @pytest.mark.parametrize("name", ["a graph.yaml", "wow!.yml"])
