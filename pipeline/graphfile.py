@@ -62,10 +62,11 @@ def _way_in(path: Path, graph: str) -> str:
 
 def parse_yaml(text: str, file: str) -> GraphSpec:
     """A graph from YAML text; `file` is for messages."""
+    text = _LIST_LINK.sub(_quoted, text)
     try:
-        root = yaml.compose(_LIST_LINK.sub(_quoted, text), Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise _syntax_error(error, file) from None
+        raise _syntax_error(error, file, text) from None
     except RecursionError:
         raise GraphError(f"{file}: YAML syntax: too many brackets inside each other") from None
     if root is None:
@@ -94,7 +95,7 @@ def parse_yaml(text: str, file: str) -> GraphSpec:
     return spec
 
 
-def _syntax_error(error: yaml.YAMLError, file: str) -> GraphError:
+def _syntax_error(error: yaml.YAMLError, file: str, text: str) -> GraphError:
     if not isinstance(error, yaml.MarkedYAMLError):
         return GraphError(f"{file}: YAML syntax: {error}")
     mark = error.problem_mark or error.context_mark
@@ -102,7 +103,10 @@ def _syntax_error(error: yaml.YAMLError, file: str) -> GraphError:
     context, first = error.context, error.context_mark
     if context and first and mark and first.line != mark.line:
         context += f" (line {first.line + 1})"
-    return GraphError(f"{file}{line}: YAML syntax: {' '.join(filter(None, (context, error.problem)))}")
+    hint = ""
+    if mark and (variable := re.match(r"\$\{[^}\n]*\}", text[max(0, mark.index - 1) :])):
+        hint = f"; a value with {variable[0]} in it needs quotes there"
+    return GraphError(f"{file}{line}: YAML syntax: {' '.join(filter(None, (context, error.problem)))}{hint}")
 
 
 def _quoted(match: re.Match[str]) -> str:

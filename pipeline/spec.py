@@ -24,7 +24,7 @@ MAX_REPLICAS = 256
 WITH_CAMERA = "{camera}"
 """As a transform's `process`: each camera's frames are worked on in its own process."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,40}")
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 
 
 @dataclass
@@ -118,8 +118,8 @@ def make_node(name: str, where: str, values: dict[str, Any]) -> NodeSpec:
 
 
 def fill_in_variables(value: Any, where: str) -> Any:
-    """`${NAME}` in strings becomes the environment's value. GraphError for a NUL, which no path, address or name holds
-    and which the system's calls answer with a ValueError."""
+    """`${NAME}` in strings becomes the environment's value, `$${` becomes `${`. GraphError for a NUL, which no
+    path, address or name holds and which the system's calls answer with a ValueError."""
     if isinstance(value, list):
         return [fill_in_variables(v, where) for v in value]
     if not isinstance(value, str):
@@ -128,9 +128,17 @@ def fill_in_variables(value: Any, where: str) -> Any:
         raise GraphError(f"{where}: a NUL (\\0) stands in the text")
 
     def variable(match: re.Match[str]) -> str:
-        if match[1] not in os.environ:
-            raise GraphError(f"{where}: the environment variable '{match[1]}' is not set")
-        return os.environ[match[1]]
+        name = match[1]
+        if name is None:
+            return "${"
+        if name in os.environ:
+            return os.environ[name]
+        plain = re.match(r"[A-Za-z_]\w*", name)
+        if plain and plain[0] != name:  # `${PASSWORD:-12345}`: what follows the name is told to nobody
+            raise GraphError(
+                f"{where}: write ${{{plain[0]}}} and nothing else in its braces: a default is not known here"
+            )
+        raise GraphError(f"{where}: the environment variable '{name}' is not set")
 
     return _VARIABLE.sub(variable, value)
 

@@ -65,6 +65,34 @@ def test_the_environment_is_expanded(monkeypatch: pytest.MonkeyPatch):
     assert spec.nodes["door"].properties["path"] == "rtsp://me:s3cret@host/"
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("x$${Y}.mkv", "x${Y}.mkv"), ("$${Y}${SET}", "${Y}5"), ("$$${Y}", "$${Y}"), ("$$ {", "$$ {"), ("$${", "${")],
+)
+def test_two_dollars_stand_for_one_that_begins_no_variable(text: str, value: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SET", "5")
+    assert parse_yaml(GOOD.replace("fps: 5", f'path: "{text}"'), "g.yaml").nodes["door"].properties["path"] == value
+    assert load("numbers name=n ! nothing", [f"n.path={text}"]).nodes["n"].properties["path"] == value
+
+
+def test_a_default_is_not_known_and_not_told():
+    with pytest.raises(GraphError) as caught:
+        load("numbers name=n ! nothing", ["n.path=${PASSWORD:-12345}"])
+    assert str(caught.value) == (
+        "--set n.path: write ${PASSWORD} and nothing else in its braces: a default is not known here"
+    )
+
+
+@pytest.mark.parametrize("value", ["${FPS}", "[1, ${FPS}]", "rtsp://${FPS}@host"])
+def test_a_variable_that_lacks_its_quotes_is_told_to_need_them(value: str):
+    with pytest.raises(
+        GraphError, match=r"^g.yaml:5: YAML syntax: .*; a value with \$\{FPS\} in it needs quotes there$"
+    ):
+        parse_yaml(GOOD.replace("fps: 5", f"fps: {value}"), "g.yaml")
+    with pytest.raises(GraphError, match=r"^g.yaml:5: YAML syntax: .*, but got '\{'$"):
+        parse_yaml(GOOD.replace("fps: 5", "fps: 5 {}"), "g.yaml")
+
+
 def test_a_launch_string_may_end_as_a_graph_files_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert list(load("numbers name=a ! record name=r path=x.yml").nodes) == ["a", "r"]
     monkeypatch.chdir(tmp_path)
