@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import GraphError
-from pipeline.spec import GraphSpec, fill_in_variables, names_in
+from pipeline.errors import GraphError, did_you_mean
+from pipeline.registry import node_types
+from pipeline.spec import NAME, GraphSpec, fill_in_variables, names_in
 
 
 def parse_launch(text: str) -> GraphSpec:
@@ -58,7 +59,7 @@ def parse_launch(text: str) -> GraphSpec:
                 if key in ("name", "process") and isinstance(given, bool):
                     given = value  # a camera may be called `yes` or `on`
                 values[key] = fill_in_variables(given, f"{where}: {word}: {key}")
-            name = str(values.pop("name", "")) or _number(spec, word)
+            name = str(values.pop("name", "")) or _number(spec, word, where)
             spec.define(name, where, values)
             element = [name]
         if wants_link:
@@ -73,7 +74,15 @@ def parse_launch(text: str) -> GraphSpec:
     return spec
 
 
-def _number(spec: GraphSpec, type_: str) -> str:
+def _number(spec: GraphSpec, type_: str, where: str) -> str:
+    """A name for a node that has none: its type and a number."""
+    if not NAME.fullmatch(type_) and type_ not in node_types():
+        hint = did_you_mean(type_, node_types())
+        if "!" in type_:
+            hint = "; a '!' stands between blanks"
+        elif "," in type_:
+            hint = "; blanks part a node's type and its properties, no commas"
+        raise GraphError(f"{where}: unknown node type '{type_}'{hint}")
     index = sum(1 for node in spec.nodes.values() if node.type == type_)
     while f"{type_}{index}" in spec.nodes:
         index += 1
