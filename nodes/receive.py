@@ -43,7 +43,7 @@ class Receive(Source):
     that is not `required` is down until it comes for the first time, too.
     """
 
-    src = pad("video/raw", format="BGR", adds={"faces", "emotions", "truth"})
+    src = pad("video/raw", format="BGR", adds="faces,emotions,truth")
     live = True
     tick_interval = 0.5
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from pipeline.errors import did_you_mean
 
 ANY = "ANY"
 """Media type of a pad that takes whatever comes (`fakesink`, `publish`)."""
+
+MEDIA = ("video/raw", ANY)
+"""All media types."""
 
 FORMATS = {"BGR": 3, "GRAY8": 1}
 """Pixel formats of `video/raw` and their channels; samples are uint8, rows top to bottom."""
@@ -45,18 +51,32 @@ class Pad:
 def pad(
     media: str = "video/raw",
     *,
-    format: str | tuple[str, ...] = (),
-    needs: str | set[str] = frozenset(),  # type: ignore[assignment]
-    adds: str | set[str] = frozenset(),  # type: ignore[assignment]
+    format: str | Iterable[str] = (),
+    needs: str | Iterable[str] = (),
+    adds: str | Iterable[str] = (),
     access: Access = "read",
 ) -> Pad:
-    """Declare a pad: `sink = pad("video/raw", format="BGR", needs="faces", access="none")`."""
+    """Declare a pad: `sink = pad("video/raw", format="BGR", needs="faces", access="none")`.
 
-    def names(value: str | set[str]) -> frozenset[str]:
-        return frozenset({value} if isinstance(value, str) else value)
+    Several names are one text with commas between them, or a set, list or tuple: `adds="faces,emotions"`.
+    ValueError for a media type, format or access that there is not, and for a name that is empty.
+    """
+    formats = _names("format", format)
+    for what, given, known in (
+        ("media type", (media,), MEDIA), ("format", formats, FORMATS), ("access", (access,), get_args(Access)),
+    ):  # fmt: skip
+        for name in given:
+            if name not in known:
+                raise ValueError(f"pad(): unknown {what} {name!r}{did_you_mean(str(name), known)}")
+    return Pad(media, formats, frozenset(_names("needs", needs)), frozenset(_names("adds", adds)), access)
 
-    formats = (format,) if isinstance(format, str) else tuple(format)
-    return Pad(media, formats, names(needs), names(adds), access)
+
+def _names(what: str, given: str | Iterable[str]) -> tuple[str, ...]:
+    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)
+    for name in names:
+        if not isinstance(name, str) or not name.strip() or "," in name:
+            raise ValueError(f"pad(): {what}={given!r}: {name!r} is no name")
+    return tuple(names)
 
 
 def mismatch(offered: Pad, metadata: frozenset[str], wanted: Pad) -> str | None:

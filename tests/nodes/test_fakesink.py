@@ -10,7 +10,7 @@ import pytest
 
 from nodes.fakesink import PAGE, FakeSink
 from pipeline import Harness
-from pipeline.caps import mismatch, pad
+from pipeline.caps import Pad, mismatch, pad
 
 FRAME = np.zeros((4, 4, 3), np.uint8)
 
@@ -22,7 +22,7 @@ def test_counts_by_camera() -> None:
         assert h.node.counts == {"door": 2, "desk": 1}
 
 
-@pytest.mark.parametrize("offered", [pad("video/raw", format="BGR"), pad("audio/raw"), pad("video/raw", adds="x")])
+@pytest.mark.parametrize("offered", [pad("video/raw", format="BGR"), Pad("audio/raw"), pad("video/raw", adds="x")])
 def test_takes_whatever_comes(offered) -> None:
     assert mismatch(offered, frozenset(), FakeSink.sink) is None
 

@@ -18,7 +18,7 @@ from pipeline import (
     UserError,
     VideoInfo,
 )
-from pipeline.caps import Access, mismatch, pad
+from pipeline.caps import Access, Pad, mismatch, pad
 from pipeline.durations import seconds
 from pipeline.node import Words
 from pipeline.registry import NodeType, find
@@ -146,8 +146,8 @@ def test_names_of_the_engine_are_refused_as_properties(word: str):
         (pad("video/raw", format="BGR"), set(), pad("video/raw"), True),
         (pad("video/raw", format="BGR"), set(), pad("video/raw", format="GRAY8"), False),
         (pad("video/raw", format=("BGR", "GRAY8")), set(), pad("video/raw", format="GRAY8"), True),
-        (pad("audio/raw"), set(), pad("video/raw"), False),
-        (pad("audio/raw"), set(), pad("ANY"), True),
+        (Pad("audio/raw"), set(), pad("video/raw"), False),
+        (Pad("audio/raw"), set(), pad("ANY"), True),
         (pad("video/raw"), {"faces"}, pad("video/raw", needs="faces"), True),
         (pad("video/raw"), set(), pad("ANY", needs="faces"), False),
     ],
@@ -158,6 +158,32 @@ def test_caps_meet_or_say_why_not(offered, have: set[str], wanted, fits: bool):
     if reason:
         assert "offered " in reason
         assert "needed " in reason
+
+
+@pytest.mark.parametrize("several", ["faces,emotions", "faces, emotions", {"faces", "emotions"}, ["faces", "emotions"]])
+def test_a_pad_takes_several_names(several):
+    assert pad(adds=several).adds == pad(needs=several).needs == {"faces", "emotions"}
+    assert mismatch(pad(), pad(adds=several).adds, pad("ANY", needs="faces")) is None
+    assert pad(format="BGR,GRAY8") == pad(format=["BGR", "GRAY8"]) == Pad(format=("BGR", "GRAY8"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"media": "video/rwa"}, "pad(): unknown media type 'video/rwa'; did you mean 'video/raw'?"),
+        ({"format": "rgb"}, "pad(): unknown format 'rgb'; known: BGR, GRAY8"),
+        ({"format": ("BGR", "RGB")}, "pad(): unknown format 'RGB'; known: BGR, GRAY8"),
+        ({"format": ""}, "pad(): format='': '' is no name"),
+        ({"needs": "faces,"}, "pad(): needs='faces,': '' is no name"),
+        ({"adds": ["faces", " "]}, "pad(): adds=['faces', ' ']: ' ' is no name"),
+        ({"adds": ["faces,emotions"]}, "pad(): adds=['faces,emotions']: 'faces,emotions' is no name"),
+        ({"access": "raed"}, "pad(): unknown access 'raed'; did you mean 'read'?"),
+    ],
+)
+def test_a_pad_of_what_there_is_not_is_refused_where_it_is_declared(given: dict, message: str):
+    with pytest.raises(ValueError, match="pad") as caught:
+        pad(**given)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
