@@ -10,6 +10,7 @@ import operator
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from pipeline.buffer import UNREADABLE, Buffer, Mark
 from pipeline.errors import UserError
@@ -19,6 +20,20 @@ from pipeline.mishaps import DROPPED, Mishaps
 from pipeline.node import BatchTransform, Node, Sink, Transform
 from pipeline.plan import NodePlan
 from pipeline.ring import DELIVERED, Reader
+
+_ENGINES = ("stream", "sequence", "shape", "slot", "generation", "plane", "weight", "home", "trace")
+"""Fields of a buffer that no node may change: the way home and the place of the pixels depend on them."""
+
+
+def _engines(buffer: Buffer) -> tuple[object, ...]:
+    # Written out: twice a frame, and a loop over the names would take four times as long.
+    return (buffer.stream, buffer.sequence, buffer.shape, buffer.slot, buffer.generation, buffer.plane, buffer.weight,
+            buffer.home, buffer.trace)  # fmt: skip
+
+
+def _restore(buffer: Buffer, came: tuple[object, ...]) -> None:
+    for name, value in zip(_ENGINES, came, strict=True):
+        setattr(buffer, name, value)
 
 
 class Runner:
@@ -105,8 +120,31 @@ class Runner:
         self.stats.done += 1
         self.passed += 1
 
-    def settle(self, buffer: Buffer, result: Buffer | None) -> None:
-        """Send on what the node returned, or say why not."""
+    def untouched(self, buffer: Buffer, came: tuple[object, ...]) -> bool:
+        """Whether the node has left alone what is the engine's; where not, the buffer goes home as it came."""
+        try:
+            if _engines(buffer) == came:
+                return True
+        except Exception:
+            pass  # an array in the place of a number compares to nothing
+        changed = [name for name, value in zip(_ENGINES, came, strict=True) if getattr(buffer, name) is not value]
+        _restore(buffer, came)
+        self.mishaps.tell(TypeError(f"a node may not change {', '.join(changed)} of a buffer"), DROPPED)
+        self.drop(buffer, "error")
+        return False
+
+    def failed(self, error: Exception, batch: list[tuple[Buffer, tuple[object, ...]]]) -> None:
+        """The node's call for these has raised."""
+        self.mishaps.tell(error, DROPPED)
+        for buffer, came in batch:
+            _restore(buffer, came)
+            self.drop(buffer, "error")
+
+    def settle(self, buffer: Buffer, came: tuple[object, ...], result: Buffer | None, entry: list[Any]) -> None:
+        """Send on what the node returned, or say why not. entry: for the trace."""
+        if not self.untouched(buffer, came):
+            return
+        buffer.trace.append(entry)
         if not self.intact(buffer):
             self.drop(buffer, "stale")
         elif result is None:
@@ -156,18 +194,17 @@ class TransformRunner(Runner):
         start = time.monotonic_ns()
         if not self.admit(buffer, start):
             return
+        came = _engines(buffer)
         try:
             result = self.node.transform(buffer)
         except UserError as error:
             raise error.at(self.name) from None
         except Exception as error:
-            self.mishaps.tell(error, DROPPED)
-            self.drop(buffer, "error")
+            self.failed(error, [(buffer, came)])
             return
         end = time.monotonic_ns()
         self.stats.worked(end - start)
-        buffer.trace.append([self.name, start, end, 1])
-        self.settle(buffer, result)
+        self.settle(buffer, came, result, [self.name, start, end, 1])
 
 
 class SinkRunner(Runner):
@@ -179,17 +216,19 @@ class SinkRunner(Runner):
         start = time.monotonic_ns()
         if not self.admit(buffer, start):
             return
+        came, age = _engines(buffer), start - buffer.captured
         try:
             self.node.consume(buffer)
         except UserError as error:
             raise error.at(self.name) from None
         except Exception as error:
-            self.mishaps.tell(error, DROPPED)
-            self.drop(buffer, "error")
+            self.failed(error, [(buffer, came)])
             return
         end = time.monotonic_ns()
         self.stats.worked(end - start)
-        self.stats.observe("age_ms", (start - buffer.captured) / 1e6)
+        self.stats.observe("age_ms", age / 1e6)
+        if not self.untouched(buffer, came):
+            return
         buffer.trace.append([self.name, start, end, 1])
         if self.intact(buffer):
             self.deliver(buffer)
@@ -244,6 +283,7 @@ class BatchRunner(Runner):
         start = time.monotonic_ns()
         waited = start - self._since
         batch: list[Buffer] = []
+        came: list[tuple[object, ...]] = []
         items = 0
         while self._waiting:
             count = self._items(self._waiting[0])
@@ -252,20 +292,19 @@ class BatchRunner(Runner):
             buffer = self._waiting.popleft()
             if self.admit(buffer, start):
                 batch.append(buffer)
+                came.append(_engines(buffer))
                 items += count
         self._since = start
         if not batch:
             return
         try:
-            results = self.node.transform_batch(batch)
+            results = self.node.transform_batch(list(batch))  # a list of its own: it may take some out
             if len(results) != len(batch):
                 raise ValueError(f"{len(batch)} buffers went in, {len(results)} results came out")
         except UserError as error:
             raise error.at(self.name) from None
         except Exception as error:
-            self.mishaps.tell(error, DROPPED)
-            for buffer in batch:
-                self.drop(buffer, "error")
+            self.failed(error, list(zip(batch, came, strict=True)))
             return
         end = time.monotonic_ns()
         self.stats.worked(end - start)
@@ -273,9 +312,8 @@ class BatchRunner(Runner):
         self.stats.observe("wait_ms", waited / 1e6)
         if items:
             self.stats.observe("batch_items", items)
-        for buffer, result in zip(batch, results, strict=True):
-            buffer.trace.append([self.name, start, end, items])
-            self.settle(buffer, result)
+        for buffer, before, result in zip(batch, came, results, strict=True):
+            self.settle(buffer, before, result, [self.name, start, end, items])
         self.flush_links()  # before the next batch computes
 
 

@@ -263,16 +263,20 @@ class SourceRunner:
         return buffer
 
     def _fill(self, buffer: Buffer) -> bool:
+        slot, generation = buffer.slot, buffer.generation
         start = time.monotonic_ns()
         try:
             more = self.node.fill(buffer)
         except UserError as error:
             raise error.at(self.name) from None
         now = time.monotonic_ns()
+        # Whatever the node has put there: by these the buffer finds its pixels, and comes home.
+        buffer.slot, buffer.generation, buffer.plane, buffer.weight = slot, generation, 0, WHOLE
+        buffer.stream = buffer.home = self.name
         if not more:
-            self.ring.release(buffer.slot)
+            self.ring.release(slot)
             return False
-        buffer.trace.append([self.name, start, now, 1])
+        buffer.trace = [[self.name, start, now, 1]]
         buffer.captured = now
         return True
 

@@ -160,6 +160,50 @@ def test_another_buffer_than_the_one_given_is_an_error_of_the_node(tmp_path: Pat
     assert run.said("a node returns the buffer that it was given")
 
 
+@pytest.mark.parametrize("how", ["sequence = 0", "weight *= 2", "stream = 'nowhere'"])
+def test_a_node_that_changes_what_is_the_engines_loses_that_frame_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+):
+    """Its way home does not depend on what the node has done to it; else the graph would never end."""
+    code = (
+        "from tests.support.enginenodes import Work\n"
+        "class Plugin(Work):\n"
+        "    def transform(self, buffer):\n"
+        "        if buffer.meta['number'] == 7:\n"
+        f"            buffer.{how}\n"
+        "        return buffer\n"
+    )
+    register_plugin(monkeypatch, tmp_path, "meddles", code)
+    run = run_graph("numbers name=a num_buffers=20 ! meddles name=w ! nothing", ["mode=lossless"])
+    ledger = run.ledgers["a"]
+    assert (ledger.delivered, ledger.dropped, ledger.in_flight) == (19, {("w", "error"): 1}, 0)
+    assert run.supervisor.processes["w"].restarts_total == 0
+    errors = [text for level, node, text in run.logs if (level, node) == ("error", "w")]
+    assert errors == [f"TypeError: a node may not change {how.partition(' ')[0]} of a buffer; the frame is dropped"]
+
+
+def test_what_a_source_writes_into_the_engines_fields_is_set_right():
+    run = run_graph("numbers name=a num_buffers=20 meddles=true ! work ! nothing", ["mode=lossless"])
+    ledger = run.ledgers["a"]
+    assert (run.error, ledger.delivered, ledger.in_flight) == (None, 20, 0)
+
+
+def test_a_batch_node_may_do_with_its_list_what_it_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What it takes out of it is not forgotten by the engine."""
+    code = (
+        "from tests.support.enginenodes import Gather\n"
+        "class Plugin(Gather):\n"
+        "    def transform_batch(self, buffers):\n"
+        "        buffers.pop()\n"
+        "        return buffers\n"
+    )
+    register_plugin(monkeypatch, tmp_path, "forgets", code)
+    run = run_graph("numbers name=a num_buffers=20 ! forgets name=w ! nothing", ["mode=lossless"])
+    ledger = run.ledgers["a"]
+    assert (ledger.dropped, ledger.in_flight) == ({("w", "error"): 20}, 0)
+    assert run.said("results came out")
+
+
 def test_a_flood_of_messages_is_cut_and_nothing_else_is_lost():
     run = run_graph("numbers name=a num_buffers=10 chatter=20000 ! nothing", ["mode=lossless"])
     assert run.error is None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 
-from pipeline import BatchTransform, Buffer, Mark, Transform, pad
+from pipeline import BatchTransform, Buffer, Mark, Sink, Transform, pad
+from pipeline.buffer import WHOLE
 from pipeline.node import Node
 from pipeline.plan import NodePlan
 from pipeline.ring import Fate, Reader, Writer
@@ -23,6 +25,8 @@ class Ways:
     def __init__(self) -> None:
         self.sent: list[Buffer | Mark] = []
         self.home: list[tuple[int, Fate]] = []
+        self.weights: list[int] = []
+        self.told: list[str] = []
 
     def send(self, item: Buffer | Mark) -> None:
         self.sent.append(item)
@@ -32,6 +36,7 @@ class Ways:
 
     def buffer_home(self, buffer: Buffer, fate: Fate) -> None:
         self.home.append((buffer.sequence, fate))
+        self.weights.append(buffer.weight)
 
     def mark_home(self, mark: Mark, weight: int) -> None:
         pass
@@ -39,7 +44,11 @@ class Ways:
 
 def runner(node: Node, ways: Ways, **readers: Reader) -> Runner:
     plan = NodePlan(node.name, node.name, "", "", node.kind, "p", {}, ["a"], {"a": ["next"]})
-    return RUNNERS[node.kind](node, plan, {"a": [ways]}, {"a": ways}, readers, lambda level, name, text: None)
+
+    def log(level: str, name: str, text: str) -> None:
+        ways.told.append(text)
+
+    return RUNNERS[node.kind](node, plan, {"a": [ways]}, {"a": ways}, readers, log)
 
 
 class Crowd(BatchTransform):
@@ -123,3 +132,63 @@ def test_a_frame_whose_slot_was_used_again_is_nobodys_result(fd: int, when: str)
     assert seen == ([] if when == "before" else [0])
     assert ways.home == ([] if when == "never" else [(0, ("n", "stale"))])
     assert len(ways.sent) == (when == "never")
+
+
+CHANGES = {
+    "sequence": 0, "weight": 1, "stream": "nowhere", "home": "n", "slot": None, "generation": -1, "plane": "x",
+    "trace": None, "shape": np.arange(3),
+}  # fmt: skip
+
+
+class Meddle:
+    """What each kind of node does to a buffer, and whether it raises then."""
+
+    field, raises = "", False
+
+    def meddle(self, buffer: Buffer) -> Buffer:
+        setattr(buffer, self.field, CHANGES[self.field])
+        if self.raises:
+            raise ValueError("boom")
+        return buffer
+
+
+class MeddleOne(Meddle, Transform):
+    sink = pad("video/raw", access="read")
+    src = pad("video/raw")
+    transform = Meddle.meddle
+
+
+class MeddleMany(Meddle, BatchTransform):
+    sink = pad("video/raw", access="read")
+    src = pad("video/raw")
+
+    def transform_batch(self, buffers: list[Buffer]) -> list[Buffer | None]:
+        return [self.meddle(buffer) for buffer in buffers]
+
+
+class MeddleLast(Meddle, Sink):
+    sink = pad("video/raw", access="read")
+
+    def consume(self, buffer: Buffer) -> None:
+        self.meddle(buffer)
+
+
+@pytest.mark.parametrize("cls", [MeddleOne, MeddleMany, MeddleLast])
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize("field", CHANGES)
+def test_a_buffer_comes_home_whole_whatever_a_node_writes_into_it(fd: int, cls: type, field: str, raises: bool):
+    writer, ways = Writer(fd), Ways()
+    writer.allocate("a", 1, SHAPE, 1)
+    place = writer.acquire()
+    assert place is not None
+    node = cls("n")
+    node.field, node.raises = field, raises
+    run = runner(node, ways, a=Reader(fd))
+    number = writer.capture(place[0]) + 5
+    trace = [["a", 1, 2, 1]]
+    run.take(Buffer("a", number, shape=SHAPE, slot=place[0], generation=place[1], home="a", trace=trace))
+    run.work()
+    assert (ways.sent, ways.home, ways.weights) == ([], [(number, ("n", "error"))], [WHOLE])
+    wrong = "ValueError: boom" if raises else f"TypeError: a node may not change {field} of a buffer"
+    [told] = ways.told
+    assert told.startswith(wrong)

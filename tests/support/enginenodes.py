@@ -48,6 +48,7 @@ class Numbers(Source):
         saying: str = Field("", description="a message to post with every frame")
         bad_wall_at: int = -1
         bad_meta_at: int = -1
+        meddles: bool = Field(False, description="write into what is the engine's in every buffer")
 
     src = pad("video/raw", format="BGR")
 
@@ -77,6 +78,10 @@ class Numbers(Source):
             buffer.wall = -5
         if self.next == self.props.bad_meta_at:
             buffer.meta = None  # type: ignore[assignment]
+        if self.props.meddles:
+            buffer.stream = buffer.home = "nowhere"
+            buffer.sequence = buffer.slot = buffer.generation = buffer.plane = buffer.weight = buffer.captured = 77
+            buffer.trace = None  # type: ignore[assignment]
         self.next += 1
         if self.props.saying:
             self.log("info", self.props.saying)
