@@ -10,6 +10,13 @@ TOLD = 3
 """Of one node; what follows is counted where it costs a frame, and not told."""
 
 
+def told(error: BaseException) -> str:
+    """What went wrong and where, in one line: `ValueError: no such mode (/a/plugin.py:12)`."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    stack = traceback.extract_tb(error.__traceback__)
+    return f"{text} ({stack[-1].filename}:{stack[-1].lineno})" if stack else text
+
+
 class Mishaps:
     """Those of one node."""
 
@@ -21,7 +28,4 @@ class Mishaps:
         """What went wrong and where, as an error on the bus. so: what comes of it."""
         self._count += 1
         if self._count <= TOLD:
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            stack = traceback.extract_tb(error.__traceback__)
-            where = f" ({stack[-1].filename}:{stack[-1].lineno})" if stack else ""
-            self._log("error", self._node, f"{text}{where}; {so}")
+            self._log("error", self._node, f"{told(error)}; {so}")

@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from typing import Any
 
 import zmq
@@ -28,6 +29,7 @@ from pipeline.forkserver import call_process
 from pipeline.inbox import Inbox
 from pipeline.links import CallHome, CallLink, Home, Link, Outbox, SocketHome, SocketLink
 from pipeline.memory import MemoryWatch
+from pipeline.mishaps import told
 from pipeline.node import Node, Sink, Source
 from pipeline.plan import Assignment
 from pipeline.ring import Fate, Reader
@@ -401,9 +403,14 @@ def work() -> None:
     except UserError as error:
         worker.say("error", text=str(error))
         code = 1
-    except BaseException:  # what the other nodes of this process hold (a report, a film) is kept all the same
-        worker.end(quiet=True)
+    except SystemExit:
+        worker.end(quiet=True)  # what the other nodes of this process hold (a report, a film) is kept all the same
         raise
+    except Exception as error:
+        worker.end(quiet=True)
+        traceback.print_exc()
+        print(told(error), file=sys.stderr, flush=True)  # the last line is what the supervisor tells
+        os._exit(1)
     worker.end()
     sys.stdout.flush()
     os._exit(code)  # interpreter shutdown would only wait for other people's threads

@@ -264,6 +264,60 @@ def test_a_process_that_ends_badly_while_it_closes_is_an_error(tmp_path: Path, m
     assert run.ledgers["a"].delivered == 5
 
 
+OPENS = """
+from pydantic import BaseModel
+from tests.support.enginenodes import Nothing
+
+class Settings(BaseModel):
+    count: int
+
+class Plugin(Nothing):
+    def open(self):
+        {does}
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        ("raise ValueError('cannot\\nopen')", r"ValueError: cannot open \(.*/opens.py:10\)"),
+        ("raise OSError", r"OSError: \(.*/opens.py:10\)"),
+        (
+            "Settings(count='x')",
+            r"ValidationError: 1 validation error for Settings count Input should be .*/main.py:\d+\)",
+        ),
+        ("raise SystemExit('no device')", "no device"),
+    ],
+)
+def test_an_exception_while_opening_is_told_with_its_type_and_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, told: str
+):
+    register_plugin(monkeypatch, tmp_path, "opens", OPENS.format(does=does))
+    run = run_graph("numbers name=a num_buffers=5 ! opens name=t")
+    assert run.error is not None
+    assert re.fullmatch(f"t: the process ended with code 1: {told}", run.error), run.error
+
+
+@pytest.mark.parametrize("live", ["false", "true"])
+def test_an_exception_in_fill_is_told_with_its_type_and_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: str
+):
+    code = (
+        "from tests.support.enginenodes import Numbers\n"
+        "class Plugin(Numbers):\n"
+        "    def fill(self, buffer):\n"
+        "        if self.next == 5 and not self.restarted:\n"
+        "            raise ValueError('fill\\nboom')\n"
+        "        return super().fill(buffer)\n"
+    )
+    register_plugin(monkeypatch, tmp_path, "booms", code)
+    run = run_graph(f"booms name=a num_buffers=20 fps=100 live={live} ! nothing", ["mode=lossless"])
+    warnings = [text for level, node, text in run.logs if (level, node) == ("warning", "a")]
+    assert re.fullmatch(
+        r"the process ended with code 1: ValueError: fill boom \(.*/booms.py:5\); restart 1 of 5", warnings[0]
+    )
+
+
 def test_a_sink_is_not_stopped_while_frames_are_on_their_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """`send` would not wait for its receivers any more."""
     out = tmp_path / "out"
