@@ -269,8 +269,15 @@ class _Signals:
 
 
 def _discrepancies(supervisor: Supervisor) -> list[str]:
-    """What the final account says against the run: frames that no node answered for, errors in nodes."""
+    """What the final account says against the run: frames that no node answered for, errors in nodes.
+
+    What has ended the run is not told twice.
+    """
     found = []
+    for name, process in supervisor.processes.items():
+        if process.failures_total and not any(error.startswith(f"{name}: ") for error in supervisor.errors):
+            times = "once" if process.failures_total == 1 else f"{process.failures_total} times"
+            found.append(f"{name}: the process ended {times} because a node failed")
     for name, ledger in supervisor.ledgers.items():
         if not ledger.adds_up:
             found.append(f"{name}: the ledger does not add up: {ledger}")

@@ -18,7 +18,8 @@ class Process:
     """One process of the plan, whether it runs just now or not. Times are monotonic seconds."""
 
     RESTART_LIMIT: ClassVar[int] = 5
-    """Restarts in a row, without a buffer having passed, after which the graph gives up."""
+    """Restarts in a row after which the graph gives up. A buffer that passed begins a new row, but not after an
+    exception of a node, which would come again for ever."""
     HEALTHY_AFTER: ClassVar[float] = 60.0
     """Seconds of READY or PLAYING after which a restart is no longer 'in a row'."""
     MAX_BACKOFF: ClassVar[float] = 5.0
@@ -32,7 +33,12 @@ class Process:
     ready_at: float = 0.0
     heard_at: float = 0.0
     restarts: int = 0
-    """After a crash, since a buffer last passed every one of its nodes."""
+    """In a row, after crashes."""
+    failed: bool = False
+    """Whether an exception of a node ends this start of it."""
+    failures: int = 0
+    """Such ends in a row, whether buffers passed between them or not."""
+    failures_total: int = 0
     attempts: int = 0
     """To open what is away, since then."""
     restarts_total: int = 0
@@ -65,7 +71,7 @@ class Process:
         self.child = child
         self.stderr.clear()
         self._partial = b""
-        self.has_closed, self.told_slow, self.killed_for = False, False, ""
+        self.has_closed, self.told_slow, self.failed, self.killed_for = False, False, False, ""
         self.state = "NULL"
         self.started_at = self.heard_at = time.monotonic()
 
@@ -81,6 +87,11 @@ class Process:
     def was_ready(self) -> bool:
         """Whether this start of it came as far as READY, whatever it is now."""
         return self.ready_at >= self.started_at > 0
+
+    def recover(self) -> None:
+        """A buffer has passed every one of its nodes."""
+        self.recovering = False
+        self.restarts, self.attempts = self.failures, 0
 
     def report(self, now: float, cpu: float, rss: int, garbage: int) -> None:
         """What it said of itself."""
@@ -119,7 +130,8 @@ class Process:
         """
         now = time.monotonic()
         if self.was_ready and now - self.ready_at > self.HEALTHY_AFTER:
-            self.restarts = self.attempts = 0
+            self.restarts = self.attempts = self.failures = 0
+        self.failures += self.failed
         self.restarts_total += 1
         if patient:
             self.attempts += 1

@@ -423,12 +423,15 @@ class Supervisor:
         if said is not None and not said["up"]:  # by the process before this one, which has a frame
             self.monitor.cameras[message["node"]] = {"up": True, "since": time.time_ns(), "reason": ""}
         if process.recovering and not process.waits_for_pass:
-            process.recovering = False
-            process.restarts = process.attempts = 0
+            process.recover()
             self.log("info", process.name, "recovered: buffers pass again")
 
     def _on_error(self, process: Process, message: dict[str, Any]) -> None:
         process.error = str(message["text"])
+
+    def _on_failed(self, process: Process, message: dict[str, Any]) -> None:
+        process.failed = True
+        process.failures_total += 1
 
     def _on_request_stop(self, process: Process, message: dict[str, Any]) -> None:
         if self.stop_reason is None:

@@ -407,6 +407,7 @@ def work() -> None:
         worker.end(quiet=True)  # what the other nodes of this process hold (a report, a film) is kept all the same
         raise
     except Exception as error:
+        worker.say("failed")
         worker.end(quiet=True)
         traceback.print_exc()
         print(told(error), file=sys.stderr, flush=True)  # the last line is what the supervisor tells

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import socket
 import struct
@@ -347,3 +348,11 @@ def test_frames_that_a_node_failed_on_are_told_at_the_end(env: dict[str, str]):
     done = emograph("launch", graph, "--set", "mode=lossless", "--json", env=env)
     assert done.returncode == 1
     assert "a: 1 frame was dropped because a node failed on it" in json.loads(done.stdout)["errors"]
+
+
+def test_a_process_that_an_exception_ended_is_told_at_the_end(env: dict[str, str]):
+    """Its successor did the rest, but something is wrong with the node."""
+    done = emograph("launch", "numbers name=a num_buffers=20 fail_at=7 ! nothing", "--set", "mode=lossless", env=env)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "emograph: error: a: the process ended once because a node failed"
+    assert re.search(r"^a +20 ", done.stdout, re.MULTILINE), done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import threading
 import time
@@ -235,6 +236,48 @@ def test_what_is_wrong_outside_of_a_node_stops_the_graph_after_a_restart_too():
     assert run.error is not None
     assert run.error.startswith("w: ")
     assert run.supervisor.processes["w"].restarts_total == 1
+
+
+def test_a_source_that_fails_again_and_again_ends_the_graph_though_frames_pass(monkeypatch: pytest.MonkeyPatch):
+    """Each process gives some frames, which would count as recovery, and then comes to the same exception."""
+    monkeypatch.setattr(Process, "RESTART_LIMIT", 2)
+
+    def tick(supervisor: Supervisor) -> None:
+        if supervisor.processes["a"].restarts_total > 4:
+            supervisor.stop("it would go on for ever")
+
+    run = run_graph("numbers name=a num_buffers=0 fps=50 fail_at=7 forgets=true ! nothing name=r", [], tick)
+    assert run.error is not None
+    assert re.fullmatch(
+        r"a: the process ended with code 1: ValueError: this frame cannot be read \(.*enginenodes.py:\d+\); "
+        r"gave up after 2 restarts",
+        run.error,
+    )
+    assert [text.rpartition("; ")[2] for level, _, text in run.logs if level == "warning" and "; restart" in text] == [
+        "restart 1 of 2",
+        "restart 2 of 2",
+    ]
+    assert run.said("recovered: buffers pass again")
+    assert run.ledgers["a"].adds_up
+
+
+def test_exceptions_of_a_node_and_other_ends_are_counted_apart():
+    """A buffer that passes makes up for a crash, only time makes up for an exception."""
+    process = Process("p", ["n"])
+
+    def end(failed: bool, lived: float = 1.0) -> int:
+        process.started_at = time.monotonic() - lived - 1
+        process.ready_at = time.monotonic() - lived
+        process.failed = failed
+        assert process.plan_restart(patient=False) is not None
+        process.failed = False
+        restarts = process.restarts
+        process.recover()
+        return restarts
+
+    assert [end(failed=False), end(failed=False)] == [1, 1]
+    assert [end(failed=True), end(failed=False), end(failed=True), end(failed=False)] == [1, 2, 2, 3]
+    assert [end(failed=True, lived=100), end(failed=False, lived=100), end(failed=False)] == [1, 1, 1]
 
 
 def test_a_node_may_ask_for_a_fresh_process():

@@ -48,6 +48,8 @@ class Numbers(Source):
         saying: str = Field("", description="a message to post with every frame")
         bad_wall_at: int = -1
         bad_meta_at: int = -1
+        fail_at: int = Field(-1, description="raise in the place of this frame")
+        forgets: bool = Field(False, description="begin at the first frame again after a restart")
         meddles: bool = Field(False, description="write into what is the engine's in every buffer")
 
     src = pad("video/raw", format="BGR")
@@ -62,7 +64,7 @@ class Numbers(Source):
         return VideoInfo(self.props.height, self.props.width, 3, self.props.fps)
 
     def seek(self, sequence: int) -> None:
-        self.next = sequence
+        self.next = 0 if self.props.forgets else sequence
 
     def fill(self, buffer: Buffer) -> bool:
         if self.props.num_buffers and self.next >= self.props.num_buffers:
@@ -70,6 +72,8 @@ class Numbers(Source):
         if self.live:
             if self.stopping.wait(1 / self.props.fps):
                 return False
+        if self.next == self.props.fail_at and (self.props.forgets or not self.restarted):
+            raise ValueError("this frame cannot be read")
         time.sleep(self.props.slow_fill)
         buffer.frame[:] = self.next % 251
         buffer.pts = int(self.next * 1e9 / (self.props.fps or 30))
