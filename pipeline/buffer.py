@@ -144,7 +144,7 @@ class Buffer:
     def frame(self) -> np.ndarray:
         """uint8 (height, width, channels) pixels; read-only unless the node's sink pad says `access="write"`."""
         if self._frame is None:
-            raise RuntimeError("this node declared access='none': its buffers come without pixels")
+            raise RuntimeError("a buffer without pixels: its node declared access='none', or a test pushed it so")
         return self._frame
 
     def resize(self, height: int, width: int) -> None:
@@ -186,6 +186,28 @@ class Buffer:
         if self.meta:
             _check_keys(self.meta, "meta")
         return wire.pack(fields)
+
+
+_ENGINES = ("stream", "sequence", "shape", "slot", "generation", "plane", "weight", "home", "trace")
+"""Fields of a buffer that no node may change: the way home and the place of the pixels depend on them."""
+
+
+def engines_own(buffer: Buffer) -> tuple[object, ...]:
+    """Their values, to compare with those after a node's work."""
+    # Written out: twice a frame, and a loop over the names would take four times as long.
+    return (buffer.stream, buffer.sequence, buffer.shape, buffer.slot, buffer.generation, buffer.plane, buffer.weight,
+            buffer.home, buffer.trace)  # fmt: skip
+
+
+def changed(buffer: Buffer, came: tuple[object, ...]) -> TypeError:
+    """The error of a node that has changed some of them; `came` is what they were."""
+    names = [name for name, value in zip(_ENGINES, came, strict=True) if getattr(buffer, name) is not value]
+    return TypeError(f"a node may not change {', '.join(names)} of a buffer")
+
+
+def restore(buffer: Buffer, came: tuple[object, ...]) -> None:
+    for name, value in zip(_ENGINES, came, strict=True):
+        setattr(buffer, name, value)
 
 
 @dataclass(slots=True)

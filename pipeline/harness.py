@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.buffer import Buffer, Mark, Region, unpack
-from pipeline.node import BatchTransform, Node, Sink, Source, Transform, VideoInfo
+from pipeline.buffer import Buffer, Mark, Region, changed, engines_own, unpack
+from pipeline.node import BatchTransform, Node, Sink, Source, Transform, VideoInfo, open_source
 
 
 class Harness:
     """Runs one node of any kind. Use it as a context manager, or call `close` yourself.
 
+    streams: the cameras that a node is told of. lossless: whether it is told that the graph waits for every frame.
     clock: the time in seconds that the node sees; it stands still until the test moves it.
     dropped: buffers for which the node returned None. logs: (level, text) of what the node said.
     metrics: metric -> list of samples. statuses: (up, reason) that a source reported.
@@ -49,9 +50,14 @@ class Harness:
         node._log = lambda level, text: self.logs.append((level, text))
         node._request_stop = lambda reason: setattr(self, "stop_reason", reason)
         node._observe = lambda metric, value: self.metrics.setdefault(metric, []).append(value)
+        self.info: VideoInfo | None = None
         if isinstance(node, Source):
             node._status = lambda up, reason: self.statuses.append((up, reason))
-        self.info: VideoInfo | None = node.open()
+            self.info = open_source(node)
+            size = (self.info.height, self.info.width, self.info.channels)
+            self._unwritten = np.random.default_rng(0).integers(1, 256, size, np.uint8)
+        else:
+            node.open()
 
     def push(
         self,
@@ -69,6 +75,7 @@ class Harness:
         """Push several buffers; a batch node gets them in one call. Their pixels are as the node's sink pad says:
         not to be written, or not there."""
         frames = [buffer._frame for buffer in buffers]
+        came = [engines_own(buffer) for buffer in buffers]
         access = self.node.sink.access if self.node.sink else ""
         for buffer, frame in zip(buffers, frames, strict=True):
             if access == "none":
@@ -77,7 +84,11 @@ class Harness:
                 buffer._frame = frame.view()
                 buffer._frame.flags.writeable = False
         try:
-            return self._push(buffers)
+            out = self._push(buffers)
+            for buffer, before in zip(buffers, came, strict=True):
+                if engines_own(buffer) != before:
+                    raise changed(buffer, before)
+            return out
         finally:
             for buffer, frame in zip(buffers, frames, strict=True):
                 buffer._frame = frame  # for who looks at it after the node's work
@@ -103,16 +114,20 @@ class Harness:
         return [result for result in results if result is not None]
 
     def pull(self, count: int) -> list[Buffer]:
-        """Up to `count` buffers from a source; fewer when it reaches EOS. Each has pixels of its own."""
+        """Up to `count` buffers from a source; fewer when it reaches EOS.
+
+        Each has pixels of its own. What the source does not write is noise, the same each time; in a graph it is what
+        was left of an earlier frame.
+        """
         node = self.node
-        if not isinstance(node, Source) or self.info is None:
+        if not isinstance(node, Source):
             raise TypeError(f"{node.name} is a {node.kind}: nothing can be pulled from it")
         pulled = []
         for _ in range(count):
-            info = self.info
-            buffer = self.buffer(np.zeros((info.height, info.width, info.channels), np.uint8), stream=node.name)
+            buffer = self.buffer(self._unwritten.copy(), stream=node.name)
             if not node.fill(buffer):
                 break
+            unpack(buffer.pack("next"))  # as in `push`
             pulled.append(buffer)
         return pulled
 
@@ -122,6 +137,7 @@ class Harness:
         self.node.on_mark(Mark(kind, stream or self.node.streams[0], self._marks, data=data))
 
     def tick(self) -> None:
+        """What the engine does every `tick_interval` seconds; here only the test does."""
         self.node.tick()
 
     def buffer(

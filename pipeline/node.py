@@ -207,6 +207,14 @@ class Source(Node):
     _status: Callable[[bool, str], None] = staticmethod(lambda up, reason: None)
 
 
+def open_source(node: Source) -> VideoInfo:
+    """Open it; TypeError where it does not say what its frames look like."""
+    info = node.open()
+    if not isinstance(info, VideoInfo):
+        raise TypeError(f"open() of {type(node).__name__} must return a VideoInfo, and returned {info!r}")
+    return info
+
+
 class Transform(Node):
     """Maps one buffer to one (itself, changed) or to None (it ends here)."""
 

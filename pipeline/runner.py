@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.buffer import UNREADABLE, Buffer, Mark
+from pipeline.buffer import UNREADABLE, Buffer, Mark, changed, engines_own, restore
 from pipeline.errors import UserError
 from pipeline.figures import Stats
 from pipeline.links import Home, Link, spread
@@ -20,20 +20,6 @@ from pipeline.mishaps import DROPPED, Mishaps
 from pipeline.node import BatchTransform, Node, Sink, Transform
 from pipeline.plan import NodePlan
 from pipeline.ring import DELIVERED, Reader
-
-_ENGINES = ("stream", "sequence", "shape", "slot", "generation", "plane", "weight", "home", "trace")
-"""Fields of a buffer that no node may change: the way home and the place of the pixels depend on them."""
-
-
-def _engines(buffer: Buffer) -> tuple[object, ...]:
-    # Written out: twice a frame, and a loop over the names would take four times as long.
-    return (buffer.stream, buffer.sequence, buffer.shape, buffer.slot, buffer.generation, buffer.plane, buffer.weight,
-            buffer.home, buffer.trace)  # fmt: skip
-
-
-def _restore(buffer: Buffer, came: tuple[object, ...]) -> None:
-    for name, value in zip(_ENGINES, came, strict=True):
-        setattr(buffer, name, value)
 
 
 class Runner:
@@ -123,13 +109,13 @@ class Runner:
     def untouched(self, buffer: Buffer, came: tuple[object, ...]) -> bool:
         """Whether the node has left alone what is the engine's; where not, the buffer goes home as it came."""
         try:
-            if _engines(buffer) == came:
+            if engines_own(buffer) == came:
                 return True
         except Exception:
             pass  # an array in the place of a number compares to nothing
-        changed = [name for name, value in zip(_ENGINES, came, strict=True) if getattr(buffer, name) is not value]
-        _restore(buffer, came)
-        self.mishaps.tell(TypeError(f"a node may not change {', '.join(changed)} of a buffer"), DROPPED)
+        error = changed(buffer, came)
+        restore(buffer, came)
+        self.mishaps.tell(error, DROPPED)
         self.drop(buffer, "error")
         return False
 
@@ -137,7 +123,7 @@ class Runner:
         """The node's call for these has raised."""
         self.mishaps.tell(error, DROPPED)
         for buffer, came in batch:
-            _restore(buffer, came)
+            restore(buffer, came)
             self.drop(buffer, "error")
 
     def settle(self, buffer: Buffer, came: tuple[object, ...], result: Buffer | None, entry: list[Any]) -> None:
@@ -194,7 +180,7 @@ class TransformRunner(Runner):
         start = time.monotonic_ns()
         if not self.admit(buffer, start):
             return
-        came = _engines(buffer)
+        came = engines_own(buffer)
         try:
             result = self.node.transform(buffer)
         except UserError as error:
@@ -216,7 +202,7 @@ class SinkRunner(Runner):
         start = time.monotonic_ns()
         if not self.admit(buffer, start):
             return
-        came, age = _engines(buffer), start - buffer.captured
+        came, age = engines_own(buffer), start - buffer.captured
         try:
             self.node.consume(buffer)
         except UserError as error:
@@ -292,7 +278,7 @@ class BatchRunner(Runner):
             buffer = self._waiting.popleft()
             if self.admit(buffer, start):
                 batch.append(buffer)
-                came.append(_engines(buffer))
+                came.append(engines_own(buffer))
                 items += count
         self._since = start
         if not batch:

@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.figures import Stats
 from pipeline.links import Link, spread
 from pipeline.mishaps import DROPPED, Mishaps
-from pipeline.node import Source, VideoInfo
+from pipeline.node import Source, VideoInfo, open_source
 from pipeline.plan import NodePlan
 from pipeline.reading import LiveReader
 from pipeline.ring import DELIVERED, Fate, Writer
@@ -116,7 +116,7 @@ class SourceRunner:
         if restarted:
             self.node.shape_before = self.ring.shape
             self.node.live = self.ring.live
-        self._info = info = self.node.open()
+        self._info = info = open_source(self.node)
         self.ring.live = self.node.live
         self._interval = int(1e9 / info.fps) if info.fps > 0 else 0
         if restarted:

@@ -56,7 +56,9 @@ def test_no_pixels_where_nobody_looks_at_them(format):
         h.mark("eos")
         patiently(lambda: far.ended, h.tick)
     assert len(far.got) == 5
-    assert not any(buffer.frame.any() for buffer in far.got)
+    unwritten = far.got[0].frame
+    assert unwritten.all()  # noise, as a Harness gives it, the same in each
+    assert all((buffer.frame == unwritten).all() for buffer in far.got)
     assert all(b.regions[0].pack() == face().pack() for b in far.got)
     sizes = h.metrics["frame_bytes"]
     assert len(sizes) == 5

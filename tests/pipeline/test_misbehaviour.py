@@ -298,6 +298,18 @@ def test_an_exception_while_opening_is_told_with_its_type_and_place(
     assert re.fullmatch(f"t: the process ended with code 1: {told}", run.error), run.error
 
 
+def test_a_source_that_does_not_say_what_its_frames_look_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    code = (
+        "from tests.support.enginenodes import Numbers\n"
+        "class Plugin(Numbers):\n"
+        "    def open(self):\n"
+        "        super().open()\n"
+    )
+    register_plugin(monkeypatch, tmp_path, "silent", code)
+    run = run_graph("silent name=a ! nothing")
+    assert "open() of Plugin must return a VideoInfo, and returned None" in str(run.error)
+
+
 @pytest.mark.parametrize("live", ["false", "true"])
 def test_an_exception_in_fill_is_told_with_its_type_and_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: str

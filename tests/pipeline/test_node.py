@@ -222,3 +222,78 @@ def test_a_harness_gives_the_pixels_as_a_graph_does(access: Access):
             h.push(frame)
     assert not frame.any()
     assert frame.flags.writeable
+
+
+class Still(Source):
+    """A source whose frames are as a test wants them."""
+
+    src = pad("video/raw", format="BGR")
+
+    def __init__(self, **sets: object) -> None:
+        super().__init__("still")
+        self.sets = sets
+
+    def open(self) -> VideoInfo:
+        return VideoInfo(4, 6)
+
+    def fill(self, buffer: Buffer) -> bool:
+        buffer.frame[:2] = 0
+        for name, value in self.sets.items():
+            setattr(buffer, name, value)
+        return True
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ({"pts": 0.5}, "a buffer's pts is 0.5"),
+        ({"wall": -1}, "a buffer with a number out of range"),
+        ({"meta": {"frame": object()}}, "a object cannot travel in a buffer"),
+        ({"meta": {3: "no text"}}, "the key 3 in meta is no text"),
+    ],
+)
+def test_what_a_graph_would_refuse_of_a_source_fails_in_its_test(sets: dict, message: str):
+    with Harness(Still(**sets)) as h, pytest.raises((TypeError, ValueError), match=message):
+        h.pull(1)
+
+
+def test_what_a_source_does_not_write_is_seen_in_its_test():
+    with Harness(Still()) as h:
+        frames = [buffer.frame for buffer in h.pull(2)]
+    for frame in frames:
+        assert not frame[:2].any()
+        assert frame[2:].all()
+    assert (frames[0] == frames[1]).all()
+
+
+def test_a_source_that_does_not_say_what_its_frames_look_like():
+    class Silent(Still):
+        def open(self):  # type: ignore[no-untyped-def]
+            pass
+
+    with pytest.raises(TypeError, match=r"open\(\) of Silent must return a VideoInfo, and returned None"):
+        Harness(Silent())
+
+
+def test_a_change_of_what_is_the_engines_fails_in_a_nodes_test():
+    class Renumbers(Transform):
+        sink = pad("ANY", access="none")
+        src = pad("ANY")
+
+        def transform(self, buffer: Buffer) -> Buffer:
+            buffer.sequence += 1
+            return buffer
+
+    with Harness(Renumbers()) as h, pytest.raises(TypeError, match="a node may not change sequence of a buffer"):
+        h.push()
+
+
+def test_a_frame_that_a_test_did_not_push_is_not_blamed_on_the_pad():
+    class Reads(Sink):
+        sink = pad("video/raw", access="read")
+
+        def consume(self, buffer: Buffer) -> None:
+            buffer.frame.mean()
+
+    with Harness(Reads()) as h, pytest.raises(RuntimeError, match="or a test pushed it so"):
+        h.push()
