@@ -282,12 +282,11 @@ class SourceRunner:
 
     def _captured(self, buffer: Buffer, behind: bool = False) -> None:
         """A frame exists: into the ledger, then out, or it waits as the newest. behind: another one is due already."""
-        now = time.monotonic_ns()
         entry = buffer.trace[0]
         self._fill_took = entry[2] - entry[1]
         self.stats.worked(self._fill_took)
         if not buffer.wall:  # a source that receives frames knows better when they were captured
-            buffer.wall = time.time_ns() - (now - buffer.captured)
+            buffer.wall = _wall(buffer.captured)
         buffer.deadline = buffer.captured + self.budget_ns if self.budget_ns else 0
         if not self._skips:
             self._send_pending()  # it is older, and its rest may have ended while this one was captured
@@ -440,3 +439,20 @@ class SourceRunner:
                 self.log("warning", self.name, f"{len(missing)} {frames} lost in {sent.lost_in}")
             self._send_pending()
         return True
+
+
+def _wall(moment: int) -> int:
+    """UTC ns of a moment, monotonic ns.
+
+    The two clocks must be read at once: a thread that is kept from running between the readings dates the frame too
+    late by that. So of three pairs of readings the one counts that took the least.
+    """
+    _, ahead = min(_read_clocks() for _ in range(3))
+    return moment + ahead
+
+
+def _read_clocks() -> tuple[int, int]:
+    """How long it took to read both clocks, and how far UTC is ahead of the monotonic clock, ns."""
+    before = time.monotonic_ns()
+    wall = time.time_ns()
+    return time.monotonic_ns() - before, wall - before

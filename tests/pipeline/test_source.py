@@ -112,6 +112,34 @@ def test_a_frame_says_when_it_was_captured_unless_its_source_knows_better(fd: in
     assert known.wall == 1234
 
 
+class HeldUp:
+    """Both clocks, for a thread that is kept from running for 20 ms after a certain reading of one of them."""
+
+    AHEAD = 1_700_000_000 * SECOND
+
+    def __init__(self, after: int) -> None:
+        self._now = 1000 * SECOND
+        self._left = after
+
+    def monotonic_ns(self) -> int:
+        now = self._now
+        self._now += 20_000_000 if self._left == 0 else 100
+        self._left -= 1
+        return now
+
+    def time_ns(self) -> int:
+        return self.monotonic_ns() + self.AHEAD
+
+
+@pytest.mark.parametrize("after", range(14))
+def test_a_thread_that_is_held_up_dates_its_frame_no_later(fd: int, link: Link, monkeypatch, after: int):
+    runner = source(fd, link)
+    monkeypatch.setattr("pipeline.source.time", HeldUp(after))
+    capture(runner)
+    (frame,) = link.frames
+    assert abs(frame.wall - HeldUp.AHEAD - frame.captured) < 1000
+
+
 def test_a_flush_settles_what_went_before_it_and_nothing_else(fd: int, link: Link):
     runner = source(fd, link)
     capture(runner)
