@@ -8,6 +8,7 @@ async function main([endpoint, prefix = "emotion/"]) {
   socket.connect(endpoint)
 
   const last = new Map() // sequence number by topic and publisher
+  const ended = new Set() // cameras
   for await (const [topic, payload] of socket) {
     // Nanoseconds since 1970 are above 2^53: as BigInt they stay exact.
     const event = decode(payload, { useBigInt64: true })
@@ -17,7 +18,11 @@ async function main([endpoint, prefix = "emotion/"]) {
     event.lost = Math.max(0, event.sequence - before - (event.snapshot ? 0 : 1))
     last.set(key, event.sequence)
     console.log(JSON.stringify(event, (_, value) => (typeof value === "bigint" ? value.toString() : value)))
-    if (event.kind === "status" && event.what === "ended") break
+    if (event.kind !== "status") continue
+    if (event.what === "ended") ended.add(event.camera)
+    else ended.delete(event.camera)
+    const cameras = event.cameras ?? [event.camera] // all of them; some are not for this prefix
+    if (cameras.filter((name) => `emotion/${name}/status`.startsWith(prefix)).every((name) => ended.has(name))) break
   }
 }
 

@@ -12,6 +12,7 @@ socket.subscribe(prefix)
 socket.connect(sys.argv[1])
 
 last = {}  # sequence number by topic and publisher
+ended = set()  # cameras
 while True:
     topic, payload = socket.recv_multipart()
     event = msgpack.unpackb(payload)
@@ -22,5 +23,8 @@ while True:
     event["lost"] = max(0, event["sequence"] - before - (not event["snapshot"]))
     last[key] = event["sequence"]
     print(json.dumps(event), flush=True)
-    if event["kind"] == "status" and event["what"] == "ended":
-        break
+    if event["kind"] == "status":
+        (ended.add if event["what"] == "ended" else ended.discard)(event["camera"])
+        cameras = event.get("cameras") or [event["camera"]]  # all of them; some are not for this prefix
+        if all(name in ended for name in cameras if f"emotion/{name}/status".startswith(prefix)):
+            break

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,26 +38,38 @@ def face(label: str, score: float) -> Region:
     return Region((10.5, 20, 30, 40), score=0.75, track=7, label=label, scores=scores, raw=raw)
 
 
-@pytest.mark.parametrize("program", [PYTHON, pytest.param(NODE, marks=needs_node)], ids=["python", "node"])
+programs = pytest.mark.parametrize("program", [PYTHON, pytest.param(NODE, marks=needs_node)], ids=["python", "node"])
+
+
+@contextmanager
+def reading(h: Harness, *command: str, snapshot: int) -> Iterator[list[dict]]:
+    """The events that a program has printed, all of them once it has ended by itself. It has got its snapshot, which is
+    so many events."""
+    environment = {**os.environ, "NODE_PATH": str(NODE_FOLDER)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as peer:
+        events: list[dict] = []
+        reader = threading.Thread(target=lambda: events.extend(map(json.loads, iter(peer.stdout.readline, ""))))
+        reader.start()
+        while len(events) < snapshot and peer.poll() is None:
+            h.tick()
+            time.sleep(0.01)
+        try:
+            yield events
+            assert peer.wait(30) == 0
+        finally:
+            peer.kill()
+            reader.join()
+
+
+@programs
 def test_reads_snapshot_and_events(program):
     node = Publish(name="events", endpoint="tcp://127.0.0.1:*", hold=0)
-    environment = {**os.environ, "NODE_PATH": str(NODE_FOLDER)}
     with Harness(node, streams=("door",)) as h:
         h.push(regions=[face("happy", 0.9)])  # long before anybody listens
-        command = [*program, node.endpoint]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as peer:
-            lines: list[str] = []
-            reader = threading.Thread(target=lambda: lines.extend(iter(peer.stdout.readline, "")))
-            reader.start()
-            while len(lines) < 3 and peer.poll() is None:  # the snapshot: a status, the faces, the last frame
-                h.tick()
-                time.sleep(0.01)
+        with reading(h, *program, node.endpoint, snapshot=3) as events:  # a status, the faces, the last frame
             h.clock += 0.5
             h.push(regions=[face("sad", 0.2)])
             h.mark("eos")
-            reader.join()
-            assert peer.wait() == 0
-    events = [json.loads(line) for line in lines]
     told = [(e["kind"], e.get("what"), e["sequence"], e["snapshot"], e["lost"]) for e in events]
     assert told == [
         ("status", "up", 1, True, 0),
@@ -72,6 +86,21 @@ def test_reads_snapshot_and_events(program):
     assert seen["regions"][0]["box"] == [10.5, 20, 30, 40]
     assert seen["regions"][0]["raw"] == {"happy": 1.0, "sad": 0.0}
     assert int(seen["time_ns"]) - int(events[2]["time_ns"]) == 500_000_000  # exact to the nanosecond, in JS too
+
+
+@programs
+@pytest.mark.parametrize(("prefix", "last"), [("emotion/", "desk"), ("emotion/door/", "door")])
+def test_ends_when_all_of_its_cameras_have_ended(program, prefix: str, last: str):
+    node = Publish(name="events", endpoint="tcp://127.0.0.1:*", observations=False)
+    with Harness(node, streams=("door", "desk")) as h:
+        h.push(stream="door")
+        with reading(h, *program, node.endpoint, prefix, snapshot=2) as events:
+            h.mark("eos", "door")
+            if last == "desk":  # not heard of before
+                h.push(stream="desk")
+                h.mark("eos", "desk")
+    told = [(e["camera"], e["what"]) for e in events if e["kind"] == "status"]
+    assert told == [("door", "up"), ("door", "ended"), ("desk", "up"), ("desk", "ended")][: 4 if last == "desk" else 2]
 
 
 @pytest.mark.parametrize("file", ["subscriber.py", "subscriber.cjs"])
