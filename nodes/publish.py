@@ -3,8 +3,11 @@
     emograph launch "testsrc ! haardetect ! emotion ! publish endpoint=tcp://127.0.0.1:5556"
     emograph events tcp://127.0.0.1:5556
 
-docs/PROTOCOL.md has the format, pipeline/events.py reads it, pipeline/audience.py has the socket. Two rules hold:
+docs/PROTOCOL.md has the format, pipeline/events.py reads it, pipeline/audience.py has the socket. Three rules hold:
 - A subscriber that does not keep up loses events (its sequence numbers show it); the video loses nothing.
+- Who waits for this address before it is bound tries to connect now and then, and a recording may be read in less time
+  than lies between two tries. So a publisher is there for a moment at least: a lossless one is silent until somebody
+  has come, a live one stays at its end; neither for longer than `_PATIENCE` after the start. No live event waits.
 - Whoever subscribes gets the present state first. XPUB_VERBOSE tells of each subscription, and the snapshot
   goes out as flagged events that take no sequence number, so that those who had joined before can pass over
   them. (XPUB_MANUAL could hold a subscription back until its snapshot is sent, but there a peer's stray
@@ -14,6 +17,7 @@ docs/PROTOCOL.md has the format, pipeline/events.py reads it, pipeline/audience.
 from __future__ import annotations
 
 import errno
+import time
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -26,6 +30,9 @@ from pipeline.endpoints import check_endpoint, is_local
 from pipeline.events import encode, topic
 
 _LINGER_MS = 500  # how long `close` may wait for what is queued for slow subscribers
+_PATIENCE = 1.0  # seconds from the start on in which the first subscriber is waited for; most try every 0.1 to 0.2
+_COMPANY = 0.2  # seconds from the start on in which others are waited for, once one is there
+_PAUSE = 0.005  # seconds between two looks for them
 
 
 class Publish(Sink):
@@ -68,6 +75,8 @@ class Publish(Sink):
         )
         self.garbage = 0
         self._audience = self._bind(self.props.endpoint)
+        self._since = time.monotonic()
+        self._joined = self._told = False
         self.endpoint = self._audience.endpoint
         if not is_local(self.endpoint):
             self.log(
@@ -90,17 +99,21 @@ class Publish(Sink):
     def close(self) -> None:
         if self._audience is None:
             return
+        while self._told and not self._joined and self._expects():
+            time.sleep(_PAUSE)
+            self._serve()
+        self._serve()  # who has just come gets the snapshot, and so hears of the end
         self._audience.close()
         self._audience = None
         if self.garbage:
             self.log("info", f"{self.garbage} messages from peers were no subscriptions and were ignored")
 
     def consume(self, buffer: Buffer) -> None:
-        self._serve()
+        self._meet()
         self._narrator.frame(buffer)
 
     def on_mark(self, mark: Mark) -> None:
-        self._serve()
+        self._meet()
         self._narrator.mark(mark)
 
     def tick(self) -> None:
@@ -109,9 +122,22 @@ class Publish(Sink):
 
     def _send(self, event: Event) -> None:
         assert self._audience is not None, "open() makes it"
+        self._told = True
         self._audience.send(encode(event))
 
-    # Late joiners --------------------------------------------------------------------------------------
+    # Who joins -----------------------------------------------------------------------------------------
+
+    def _meet(self) -> None:
+        """Serve who has come; before the first event of a lossless graph, also who has waited and is about to come."""
+        self._serve()
+        while self.lossless and self._expects():
+            time.sleep(_PAUSE)
+            self._serve()
+
+    def _expects(self) -> bool:
+        """Whether somebody may still be about to connect who has waited for this publisher. By the real clock, since
+        that is what a subscriber's tries go by."""
+        return time.monotonic() < self._since + (_COMPANY if self._joined else _PATIENCE)
 
     def _serve(self) -> None:
         """Answer new subscriptions with a snapshot; one for all that came together."""
@@ -124,6 +150,7 @@ class Publish(Sink):
         if garbage:
             self._count_garbage(garbage)
         if prefixes:
+            self._joined = True
 
             def wanted(camera: str, kind: str) -> bool:
                 return any(topic(camera, kind).startswith(prefix) for prefix in prefixes)

@@ -18,7 +18,7 @@ from pipeline.errors import UserError, printable
 from pipeline.events import Event
 from pipeline.jsonlines import json_line
 from pipeline.streams import silence
-from pipeline.subscription import Subscription, subscribe
+from pipeline.subscription import Subscription
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -54,7 +54,7 @@ def print_events(
     printed = 0
     cameras, kinds = list(cameras or ()) or None, list(kinds or ()) or None
     heard = [*kinds, "status"] if kinds and until_ended and "status" not in kinds else kinds
-    with subscribe(endpoint, cameras, heard) as events:
+    with Subscription(endpoint, cameras, heard, watched=until_ended) as events:
         write = _json_writer() if as_json else line_writer()
         end = _End(cameras) if until_ended else None
         try:
@@ -74,8 +74,6 @@ def print_events(
 def _following(events: Subscription, narrowed: bool, until_ended: bool) -> Iterator[Event]:
     """The events, and a hint if none comes at first. until_ended: UserError once the publisher is gone for good."""
     hint_at: float | None = time.monotonic() + _QUIET_SECONDS
-    if until_ended:
-        events.absent()  # from now on it knows
     while True:
         wait = None if hint_at is None else max(0.0, hint_at - time.monotonic())
         if until_ended:

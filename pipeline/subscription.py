@@ -32,6 +32,8 @@ _LONGEST_POLL = 3600.0
 """Seconds; libzmq counts milliseconds in 31 bits."""
 _RESYNC_SECONDS = 1.0
 """A subscriber that is too slow asks for a snapshot at most this often per topic."""
+_RECONNECT_MS = 20
+"""Between two tries to connect, and up to twice that: a publisher of a few pictures is soon gone again."""
 
 
 @dataclass(slots=True)
@@ -54,8 +56,15 @@ class Subscription:
     """
 
     def __init__(
-        self, endpoint: str, cameras: Iterable[str] | None, kinds: Iterable[str] | None, timeout: float | None
+        self,
+        endpoint: str,
+        cameras: Iterable[str] | None = None,
+        kinds: Iterable[str] | None = None,
+        timeout: float | None = None,
+        *,
+        watched: bool = False,
     ) -> None:
+        """watched: know whether the publisher is there (`absent`); ask for it now and then."""
         self.endpoint = endpoint
         self.timeout = timeout
         self.garbage = 0
@@ -73,10 +82,11 @@ class Subscription:
         except ValueError as error:
             raise UserError(str(error)) from None
         self._line: zmq.Socket[bytes] | None = None
-        """Where ZeroMQ tells of the connection, once somebody has asked for `absent`."""
+        """Where ZeroMQ tells of the connection."""
         self._gone_at: float | None = None
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
         self._socket.linger = 0
+        self._socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         # A publisher's host that vanishes without a word: the kernel finds out, the socket connects anew.
         self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         self._socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 10)
@@ -86,10 +96,12 @@ class Subscription:
             self._socket.setsockopt(zmq.IPV6, 1)
         for prefix in self._prefixes():
             self._socket.subscribe(prefix)
+        if watched:  # from before the first connection on: a publisher may have gone before anybody asks
+            self._line = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         try:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
-            self._socket.close()
+            self.close()
             raise UserError(f"cannot subscribe to {endpoint}: {zmq.strerror(error.errno or 0)}") from None
 
     def _prefixes(self) -> list[bytes]:
@@ -116,12 +128,9 @@ class Subscription:
         return self._ready.popleft()
 
     def absent(self) -> float:
-        """Seconds since the publisher went away; 0 while it is there, and before it ever was. Call it from the start on
-        and now and then: it knows only of what happens after the first call."""
-        if self._socket.closed:
+        """Seconds since the publisher went away; 0 while it is there, and before it ever was."""
+        if self._line is None or self._socket.closed:
             return 0.0
-        if self._line is None:
-            self._line = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         while self._line.poll(0):
             (event,) = struct.unpack("=H", self._line.recv_multipart()[0][:2])
             self._gone_at = time.monotonic() if event == zmq.EVENT_DISCONNECTED else None

@@ -17,7 +17,8 @@ import pytest
 from pipeline import UserError, subscribe, to_dataframe
 from pipeline.events import decode, encode
 from pipeline.jsonlines import json_line
-from tests.support.host import free_endpoint
+from pipeline.subscription import Subscription
+from tests.support.host import free_endpoint, patiently
 from tests.support.telling import FACE, TRACK, Foreign, fields, without
 
 # Subscribing ------------------------------------------------------------------------------------------------
@@ -150,6 +151,20 @@ def test_connects_again_when_the_publisher_restarts(foreign):
             assert next(events).run == "r2"
         finally:
             again.close()
+
+
+def test_a_publisher_that_came_and_went_before_anybody_looked_is_absent(foreign):
+    with Subscription(foreign.endpoint, watched=True) as events:
+        foreign.asked()
+        foreign.close()
+        assert events.receive(0.05) is None
+        patiently(lambda: events.absent() > 0)
+
+
+def test_a_publisher_that_was_never_there_is_not_absent():
+    with Subscription(free_endpoint(), watched=True) as events:
+        assert events.receive(0.1) is None
+        assert events.absent() == 0
 
 
 @pytest.mark.parametrize("timeout", [float("inf"), 3e6])
