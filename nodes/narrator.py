@@ -73,6 +73,7 @@ class Narrator:
         """clock: monotonic ns. observations: also tell what is seen in each single frame. cameras: all that will come,
         so that a subscriber knows when the last of them has ended; without them a status does not say."""
         self.run = uuid.uuid4().hex[:12]
+        self._began = time.time_ns()
         self._props = props
         self._clock = clock
         self._lossless = lossless
@@ -166,6 +167,7 @@ class Narrator:
             "kind": kind,
             "camera": camera.name,
             "run": self.run,
+            "run_ns": self._began,
             "sequence": camera.sequence.get(kind, 0),
             "snapshot": False,
             "time_ns": wall,

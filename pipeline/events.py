@@ -23,8 +23,8 @@ _INT, _STR, _NUMBER, _NONE = (int,), (str,), (float, int), (type(None),)
 
 SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
     "every event": {
-        "version": _INT, "kind": _STR, "camera": _STR, "run": _STR, "sequence": _INT, "snapshot": (bool,),
-        "time_ns": _INT, "pts_ns": _INT + _NONE, "latency_ns": _INT + _NONE,
+        "version": _INT, "kind": _STR, "camera": _STR, "run": _STR, "run_ns": _INT + _NONE,
+        "sequence": _INT, "snapshot": (bool,), "time_ns": _INT, "pts_ns": _INT + _NONE, "latency_ns": _INT + _NONE,
     },
     "observation": {"frame": _INT, "width": _INT, "height": _INT, "regions": (list,), "picture": _STR + _NONE},
     "region": {
@@ -91,8 +91,9 @@ class Event:
     all cameras that its publisher tells of, as far as it says so. picture: for an observation of a picture in a folder,
     the name of its file. pts: presentation time, ns. latency:
     seconds from capture to publishing. sequence: number on the topic, from 1. lost: events on the topic that
-    were missed just before this one. snapshot: True when this is the state on joining, not news. run: id of
-    the publisher's process. fields: the event as it came over the wire (docs/PROTOCOL.md).
+    were missed just before this one, since the subscription was made. snapshot: True when this is the state on
+    joining, not news. run: id of the publisher's process. fields: the event as it came over the wire
+    (docs/PROTOCOL.md).
     """
 
     time: datetime

@@ -13,7 +13,7 @@ import math
 import struct
 import time
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -69,9 +69,12 @@ class Subscription:
         self.timeout = timeout
         self.garbage = 0
         self.lost = 0
+        self._began = time.time_ns()
         self._cameras = _names(cameras)
         self._kinds = _names(kinds)
         self._ready: deque[Event] = deque()
+        self._untold: Counter[bytes] = Counter()
+        """Events missed, by topic, that no event has told of yet: a snapshot of no faces gives none."""
         self._topics: dict[bytes, _Heard] = {}
         self._incomplete: dict[bytes, _Heard] = {}
         for kind in self._kinds or ():
@@ -174,8 +177,9 @@ class Subscription:
         if lost is None:
             return
         self.lost += lost
+        self._untold[frames[0]] += lost
         if events:
-            events[0] = replace(events[0], lost=lost)
+            events[0] = replace(events[0], lost=self._untold.pop(frames[0]))
             self._ready.extend(events)
 
     def _place(self, name: bytes, fields: dict[str, Any]) -> int | None:
@@ -183,11 +187,12 @@ class Subscription:
         sequence, snapshot = fields["sequence"], fields["snapshot"]
         heard = self._topics.get(name)
         if heard is None or heard.run != fields["run"]:
+            # Who was there when the run began should have heard all of it; who joined later has missed nothing yet.
+            was_there = (fields.get("run_ns") or 0) > self._began
             # The first subscription is answered with a snapshot: it may just be on its way.
-            heard = self._topics[name] = _Heard(fields["run"], sequence, False, time.monotonic())
-            missed = 0
-        else:
-            missed = max(0, sequence - heard.last - (not snapshot))
+            heard = _Heard(fields["run"], 0 if was_there else sequence, False, time.monotonic())
+            self._topics[name] = heard
+        missed = max(0, sequence - heard.last - (not snapshot))
         if snapshot:
             if heard.complete and not missed:
                 return None  # it answers another subscriber

@@ -33,3 +33,9 @@ def test_a_recorder_that_was_there_first_gets_all_of_a_short_recording():
     assert [event["sequence"] for event in seen] == list(range(1, FRAMES + 1))
     assert not any(event["snapshot"] or event["lost"] for event in told)
     assert [event["what"] for event in told if event["kind"] == "status"] == ["up", "ended"]
+
+
+def test_a_recorder_that_was_there_first_knows_what_it_missed_of_a_live_graph():
+    told, frames = record("live")
+    seen = [event for event in told if event["kind"] == "observation"]
+    assert sum(event["lost"] for event in seen) + sum(not event["snapshot"] for event in seen) == frames

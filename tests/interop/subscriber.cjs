@@ -3,6 +3,7 @@ const zmq = require("zeromq")
 const { decode } = require("@msgpack/msgpack")
 
 async function main([endpoint, prefix = "emotion/"]) {
+  const began = BigInt(Date.now()) * 1000000n
   const socket = new zmq.Subscriber()
   socket.subscribe(prefix) // or "emotion/door/", "emotion/door/change"
   socket.connect(endpoint)
@@ -14,7 +15,8 @@ async function main([endpoint, prefix = "emotion/"]) {
     const event = decode(payload, { useBigInt64: true })
     if (event.version !== 1) throw new Error(`protocol version ${event.version} is not known here`)
     const key = `${topic} ${event.run}`
-    const before = last.get(key) ?? event.sequence
+    const wasThere = (event.run_ns ?? 0n) > began // when the run began; else this program joined it later
+    const before = last.get(key) ?? (wasThere ? 0 : event.sequence)
     event.lost = Math.max(0, event.sequence - before - (event.snapshot ? 0 : 1))
     last.set(key, event.sequence)
     console.log(JSON.stringify(event, (_, value) => (typeof value === "bigint" ? value.toString() : value)))

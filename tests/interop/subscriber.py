@@ -2,10 +2,12 @@
 
 import json
 import sys
+import time
 
 import msgpack
 import zmq
 
+began = time.time_ns()
 prefix = sys.argv[2] if len(sys.argv) > 2 else "emotion/"  # or "emotion/door/", "emotion/door/change"
 socket = zmq.Context().socket(zmq.SUB)
 socket.subscribe(prefix)
@@ -19,7 +21,8 @@ while True:
     if event["version"] != 1:
         sys.exit(f"protocol version {event['version']} is not known here")
     key = topic, event["run"]
-    before = last.get(key, event["sequence"])
+    was_there = (event.get("run_ns") or 0) > began  # when the run began; else this program joined it later
+    before = last.get(key, 0 if was_there else event["sequence"])
     event["lost"] = max(0, event["sequence"] - before - (not event["snapshot"]))
     last[key] = event["sequence"]
     print(json.dumps(event), flush=True)

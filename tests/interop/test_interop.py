@@ -18,6 +18,8 @@ import pytest
 
 from nodes.publish import Publish
 from pipeline import Harness, Region
+from tests.support.host import patiently
+from tests.support.telling import Foreign
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -42,17 +44,13 @@ programs = pytest.mark.parametrize("program", [PYTHON, pytest.param(NODE, marks=
 
 
 @contextmanager
-def reading(h: Harness, *command: str, snapshot: int) -> Iterator[list[dict]]:
-    """The events that a program has printed, all of them once it has ended by itself. It has got its snapshot, which is
-    so many events."""
+def reading(*command: str) -> Iterator[list[dict]]:
+    """The events that a program has printed, all of them once it has ended by itself."""
     environment = {**os.environ, "NODE_PATH": str(NODE_FOLDER)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as peer:
         events: list[dict] = []
         reader = threading.Thread(target=lambda: events.extend(map(json.loads, iter(peer.stdout.readline, ""))))
         reader.start()
-        while len(events) < snapshot and peer.poll() is None:
-            h.tick()
-            time.sleep(0.01)
         try:
             yield events
             assert peer.wait(30) == 0
@@ -61,12 +59,23 @@ def reading(h: Harness, *command: str, snapshot: int) -> Iterator[list[dict]]:
             reader.join()
 
 
+def serve(h: Harness, events: list[dict], count: int) -> None:
+    """Until the program has got so many events."""
+
+    def tick() -> None:
+        h.tick()
+        time.sleep(0.01)
+
+    patiently(lambda: len(events) >= count, tick)
+
+
 @programs
 def test_reads_snapshot_and_events(program):
     node = Publish(name="events", endpoint="tcp://127.0.0.1:*", hold=0)
     with Harness(node, streams=("door",)) as h:
         h.push(regions=[face("happy", 0.9)])  # long before anybody listens
-        with reading(h, *program, node.endpoint, snapshot=3) as events:  # a status, the faces, the last frame
+        with reading(*program, node.endpoint) as events:
+            serve(h, events, 3)  # the snapshot: a status, the faces, the last frame
             h.clock += 0.5
             h.push(regions=[face("sad", 0.2)])
             h.mark("eos")
@@ -94,13 +103,30 @@ def test_ends_when_all_of_its_cameras_have_ended(program, prefix: str, last: str
     node = Publish(name="events", endpoint="tcp://127.0.0.1:*", observations=False)
     with Harness(node, streams=("door", "desk")) as h:
         h.push(stream="door")
-        with reading(h, *program, node.endpoint, prefix, snapshot=2) as events:
+        with reading(*program, node.endpoint, prefix) as events:
+            serve(h, events, 2)
             h.mark("eos", "door")
             if last == "desk":  # not heard of before
                 h.push(stream="desk")
                 h.mark("eos", "desk")
     told = [(e["camera"], e["what"]) for e in events if e["kind"] == "status"]
     assert told == [("door", "up"), ("door", "ended"), ("desk", "up"), ("desk", "ended")][: 4 if last == "desk" else 2]
+
+
+@programs
+def test_who_was_there_first_knows_what_it_has_missed(program):
+    earlier = Foreign()
+    with reading(*program, earlier.endpoint) as events:
+        earlier.asked()
+        earlier.close()
+        with Harness(Publish(name="events", endpoint=earlier.endpoint), streams=("door",)) as h:
+            for _ in range(3):  # it is not connected yet
+                h.push()
+            serve(h, events, 3)
+            h.push()
+            h.mark("eos")
+    seen = [e for e in events if e["kind"] == "observation"]
+    assert sum(e["lost"] for e in seen) + sum(not e["snapshot"] for e in seen) == 4
 
 
 @pytest.mark.parametrize("file", ["subscriber.py", "subscriber.cjs"])

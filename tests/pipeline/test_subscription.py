@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from datetime import UTC
 from typing import Any
@@ -67,6 +68,28 @@ def test_losses_show(foreign):
         )
         assert [next(events).lost for _ in range(7)] == [0, 0, 2, 0, 3, 0, 0]
         assert events.lost == 5
+
+
+@pytest.mark.parametrize(("began", "lost"), [("before", [0, 0, 0, 0]), ("after", [4, 2, 0, 1])])
+def test_who_was_there_when_the_run_began_has_missed_what_came_before(foreign, began: str, lost: list[int]):
+    run_ns = time.time_ns() + (3600 * 10**9 if began == "after" else 0)
+    with subscribe(foreign.endpoint, timeout=5) as events:
+        foreign.asked()
+        foreign.say(
+            fields("status", sequence=4, snapshot=True, run_ns=run_ns),
+            fields("observation", sequence=3, run_ns=run_ns),
+            fields("status", "desk", sequence=1, run_ns=run_ns),
+            fields("status", "hall", sequence=2, run_ns=run_ns),
+        )
+        assert [next(events).lost for _ in range(4)] == lost
+        assert events.lost == sum(lost)
+
+
+def test_what_was_missed_before_a_snapshot_of_no_faces_is_told_with_the_next_event(foreign):
+    with subscribe(foreign.endpoint, timeout=5) as events:
+        foreign.asked()
+        foreign.say(fields(), present(4), fields(sequence=6), fields(sequence=7))
+        assert [next(events).lost for _ in range(3)] == [0, 4, 0]
 
 
 def test_snapshots_for_others_are_passed_over(foreign):
