@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,10 @@ class _View:
         self.started = time.monotonic()
         self.shown = ("debug", "info", "warning", "error") if debug else ("info", "warning", "error")
         self.quiet = quiet
+        self.told: list[tuple[str, str]] = []
+        """Node and text of what was reported at level `error` while the graph went on."""
         self.errors: list[str] = []
-        """What nodes reported at level `error` while the graph went on."""
+        """What went wrong here, and nobody was told yet."""
         self.supervisor: Supervisor | None = None
         self.subscriptions: list[Subscription] = []
         self.screen: Lines | LiveStatus = (LiveStatus if live else Lines)(self.started, plan.mode == "lossless")
@@ -81,7 +84,7 @@ class _View:
         supervisor = self.supervisor
         if what == "log" and fields["level"] in self.shown:
             if fields["level"] == "error":
-                self.errors.append(f"{fields['node']}: {fields['text']}")
+                self.told.append((fields["node"], fields["text"]))
             self.screen.message(fields["level"], fields["node"], fields["text"])
         elif what == "trace" and self.trace is not None:
             self.trace.add(fields["buffers"])
@@ -165,11 +168,13 @@ def launch_graph(
         view.close()
         failed = trace.write() if trace is not None else ""
         signals.let_go()  # all is closed: what is left to print may be interrupted
-    errors += view.errors + _discrepancies(supervisor)
+    errors += view.errors
     if failed:
         errors.append(failed)
+    discrepancies = _discrepancies(supervisor)
     if as_json:
-        console.print_json(console.summary(supervisor, errors))
+        told = [f"{node}: {text}" for node, text in view.told]
+        console.print_json(console.summary(supervisor, [*errors, *told, *discrepancies]))
     elif supervisor.playing_at is not None:
         console.print_ledger(supervisor)
         if hint := missed(plan, supervisor.ledgers):
@@ -184,9 +189,16 @@ def launch_graph(
         location = properties["location"]
         if not as_json and _state(location) not in (None, stood[location]):
             print(f"{type_}: {location}", file=sys.stderr)
-    if errors:
-        raise GraphError(errors[0] + (f" (and {len(errors) - 1} more)" if errors[1:] else ""))
+    # What stands above already is not told again.
+    if left := errors or discrepancies or _counted(view.told):
+        raise GraphError(left[0] + (f" (and {len(left) - 1} more)" if left[1:] else ""))
     return 0
+
+
+def _counted(told: list[tuple[str, str]]) -> list[str]:
+    """A line for each node that reported errors."""
+    counts = Counter(node for node, _ in told)
+    return [f"{node}: {'1 error' if n == 1 else f'{n} errors'}, told above" for node, n in counts.items()]
 
 
 def missed(plan: Plan, ledgers: Mapping[str, Ledger]) -> str:
@@ -281,8 +293,8 @@ def _discrepancies(supervisor: Supervisor) -> list[str]:
     for name, ledger in supervisor.ledgers.items():
         if not ledger.adds_up:
             found.append(f"{name}: the ledger does not add up: {ledger}")
-        failed = sum(count for (_, reason), count in ledger.dropped.items() if reason == "error")
-        if failed:
-            frames = "1 frame was" if failed == 1 else f"{failed} frames were"
-            found.append(f"{name}: {frames} dropped because a node failed on {'it' if failed == 1 else 'them'}")
+        for (node, reason), count in ledger.dropped.items():
+            if reason == "error":
+                frames, them = ("1 frame was", "it") if count == 1 else (f"{count} frames were", "them")
+                found.append(f"{name}: {frames} dropped because {node} failed on {them}")
     return found

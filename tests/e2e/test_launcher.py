@@ -343,11 +343,42 @@ def test_as_many_file_descriptors_as_it_says_are_enough(env: dict[str, str]):
     assert all(process["restarts"] == 0 for process in json.loads(done.stdout)["processes"].values())
 
 
+@pytest.mark.parametrize(
+    ("graph", "last"),
+    [
+        (
+            "numbers name=a num_buffers=30 ! work name=w fail_at=7 ! nothing",
+            "a: 1 frame was dropped because w failed on it",
+        ),
+        (
+            "numbers name=a num_buffers=30 ! work fail_at=7 ! work fail_at=8 ! nothing",
+            "a: 1 frame was dropped because work0 failed on it (and 1 more)",
+        ),
+        ("numbers num_buffers=3 ! trouble name=t fail_in_mark=true", "t: 1 error, told above"),
+        ("numbers num_buffers=30 ! work fail_at=7 ! work name=w fatal_at=9 ! nothing", "w: the disk is full"),
+        (
+            "numbers num_buffers=3 ! trouble name=t fail_in_close=true",
+            "t: while closing: OSError: No space left on device",
+        ),
+    ],
+)
+def test_each_error_is_told_once_and_the_last_line_says_what_came_of_it(env: dict[str, str], graph: str, last: str):
+    done = emograph("launch", graph, "--set", "mode=lossless", env=env)
+    assert done.returncode == 1
+    *before, line = done.stderr.splitlines()
+    assert line == f"emograph: error: {last}"
+    assert not any(last in other for other in before)
+    told = [other for other in before if "this frame is bad" in other or "a mark is nothing" in other]
+    assert len(told) == graph.count("fail_at") + graph.count("fail_in_mark")
+
+
 def test_frames_that_a_node_failed_on_are_told_at_the_end(env: dict[str, str]):
     graph = "numbers name=a num_buffers=30 ! work name=w fail_at=7 ! nothing"
     done = emograph("launch", graph, "--set", "mode=lossless", "--json", env=env)
     assert done.returncode == 1
-    assert "a: 1 frame was dropped because a node failed on it" in json.loads(done.stdout)["errors"]
+    bad, dropped = json.loads(done.stdout)["errors"]
+    assert bad.startswith("w: RuntimeError: this frame is bad")
+    assert dropped == "a: 1 frame was dropped because w failed on it"
 
 
 def test_a_process_that_an_exception_ended_is_told_at_the_end(env: dict[str, str]):
