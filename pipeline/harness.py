@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.buffer import Buffer, Mark, Region, changed, engines_own, unpack
-from pipeline.node import BatchTransform, Node, Sink, Source, Transform, VideoInfo, open_source
+from pipeline.node import BatchTransform, Node, Sink, Source, Transform, VideoInfo, gave_frame, open_source
 
 
 class Harness:
@@ -125,7 +125,7 @@ class Harness:
         pulled = []
         for _ in range(count):
             buffer = self.buffer(self._unwritten.copy(), stream=node.name)
-            if not node.fill(buffer):
+            if not gave_frame(node, node.fill(buffer)):
                 break
             unpack(buffer.pack("next"))  # as in `push`
             pulled.append(buffer)

@@ -7,9 +7,11 @@ object runs in a graph (pipeline/worker.py) and in a test (pipeline/harness.py).
 
 from __future__ import annotations
 
+import math
+import numbers
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -69,6 +71,8 @@ class VideoInfo:
                 raise TypeError(
                     f"VideoInfo(height, width, channels, fps): {name} is {value!r}, no whole number above 0"
                 )
+        if not isinstance(self.fps, numbers.Real) or not 0 <= self.fps < math.inf:
+            raise TypeError(f"VideoInfo(height, width, channels, fps): fps is {self.fps!r}, no number from 0 on")
 
 
 class Node:
@@ -215,6 +219,13 @@ def open_source(node: Source) -> VideoInfo:
     return info
 
 
+def gave_frame(node: Source, more: object) -> bool:
+    """What `fill` has returned, as True or False; TypeError for anything else, which a `return` was forgotten for."""
+    if isinstance(more, bool | np.bool_):
+        return bool(more)
+    raise TypeError(f"fill() of {type(node).__name__} must return True, or False at the end, and returned {more!r}")
+
+
 class Transform(Node):
     """Maps one buffer to one (itself, changed) or to None (it ends here)."""
 
@@ -241,7 +252,7 @@ class BatchTransform(Node):
         """How much of a batch this buffer takes; 0 lets it pass without filling the batch."""
         return 1
 
-    def transform_batch(self, buffers: list[Buffer]) -> list[Buffer | None]:
+    def transform_batch(self, buffers: list[Buffer]) -> Sequence[Buffer | None]:
         """As `Transform.transform`, for many at once: result i is of buffer i. An exception drops them all."""
         raise NotImplementedError
 

@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.figures import Stats
 from pipeline.links import Link, spread
 from pipeline.mishaps import DROPPED, Mishaps
-from pipeline.node import Source, VideoInfo, open_source
+from pipeline.node import Source, VideoInfo, gave_frame, open_source
 from pipeline.plan import NodePlan
 from pipeline.reading import LiveReader
 from pipeline.ring import DELIVERED, Fate, Writer
@@ -273,7 +273,7 @@ class SourceRunner:
         # Whatever the node has put there: by these the buffer finds its pixels, and comes home.
         buffer.slot, buffer.generation, buffer.plane, buffer.weight = slot, generation, 0, WHOLE
         buffer.stream = buffer.home = self.name
-        if not more:
+        if more is not True and not gave_frame(self.node, more):
             self.ring.release(slot)
             return False
         buffer.trace = [[self.name, start, now, 1]]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,31 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 def test_pip_and_uv_are_pinned_to_the_same_versions():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == PYPROJECT["tool"]["uv"]["constraint-dependencies"]
+
+
+def test_the_wheel_says_that_its_packages_are_typed(tmp_path: Path):
+    """Without the marker a type checker takes nothing of what a plugin derives from."""
+    builder = "from hatchling.builders.wheel import WheelBuilder; import sys; list(WheelBuilder('.').build(directory=sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", builder, str(tmp_path)], cwd=ROOT, check=True, timeout=200)
+    [wheel] = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {f"{package}/py.typed" for package in ("pipeline", "nodes", "trainer")} <= set(names)
+
+
+def test_a_batch_node_may_return_the_list_that_it_was_given(tmp_path: Path):
+    """To a type checker a list of buffers is no list of buffers and None."""
+    (tmp_path / "mine.py").write_text(
+        "from pipeline import BatchTransform, Buffer\n\n\n"
+        "class Mine(BatchTransform):\n"
+        "    def transform_batch(self, buffers: list[Buffer]) -> list[Buffer]:\n"
+        "        return buffers\n"
+    )
+    options = ["--pythonpath", sys.executable, "--project", str(tmp_path)]
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(ROOT)]}))
+    done = subprocess.run(
+        [sys.executable, "-m", "pyright", *options], capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pipeline import wire
 from pipeline.graph import expand
 from pipeline.load import load
 from pipeline.plan import bus_endpoint
+from pipeline.process import Process
 from pipeline.supervisor import Supervisor
 from tests.support.graphs import register_plugin, run_graph, stop_after
 
@@ -308,6 +309,19 @@ def test_a_source_that_does_not_say_what_its_frames_look_like(tmp_path: Path, mo
     register_plugin(monkeypatch, tmp_path, "silent", code)
     run = run_graph("silent name=a ! nothing")
     assert "open() of Plugin must return a VideoInfo, and returned None" in str(run.error)
+
+
+def test_a_fill_without_a_return_does_not_just_end_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    code = (
+        "from tests.support.enginenodes import Numbers\n"
+        "class Plugin(Numbers):\n"
+        "    def fill(self, buffer):\n"
+        "        super().fill(buffer)\n"
+    )
+    register_plugin(monkeypatch, tmp_path, "mute", code)
+    monkeypatch.setattr(Process, "RESTART_LIMIT", 1)
+    run = run_graph("mute name=a ! nothing")
+    assert "TypeError: fill() of Plugin must return True, or False at the end, and returned None" in str(run.error)
 
 
 @pytest.mark.parametrize("live", ["false", "true"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from pydantic import Field
@@ -132,6 +134,13 @@ def test_a_video_of_no_size_names_the_field(sizes: tuple):
         VideoInfo(*sizes)
 
 
+@pytest.mark.parametrize("fps", [-3, float("nan"), float("inf"), "25", None])
+def test_a_rate_that_is_none_is_refused(fps):
+    with pytest.raises(TypeError, match="fps is .*, no number from 0 on"):
+        VideoInfo(240, 320, fps=fps)
+    assert VideoInfo(240, 320, fps=np.float32(25)).fps == VideoInfo(240, 320, fps=Fraction(25)).fps == 25
+
+
 @pytest.mark.parametrize("word", ["name", "streams", "type", "process", "replicas"])
 def test_names_of_the_engine_are_refused_as_properties(word: str):
     properties = type("Properties", (Properties,), {"__annotations__": {word: str}, word: "x"})
@@ -229,9 +238,9 @@ class Still(Source):
 
     src = pad("video/raw", format="BGR")
 
-    def __init__(self, **sets: object) -> None:
+    def __init__(self, more: object = True, **sets: object) -> None:
         super().__init__("still")
-        self.sets = sets
+        self.more, self.sets = more, sets
 
     def open(self) -> VideoInfo:
         return VideoInfo(4, 6)
@@ -240,7 +249,7 @@ class Still(Source):
         buffer.frame[:2] = 0
         for name, value in self.sets.items():
             setattr(buffer, name, value)
-        return True
+        return self.more  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -297,3 +306,15 @@ def test_a_frame_that_a_test_did_not_push_is_not_blamed_on_the_pad():
 
     with Harness(Reads()) as h, pytest.raises(RuntimeError, match="or a test pushed it so"):
         h.push()
+
+
+@pytest.mark.parametrize(("more", "frames"), [(True, 1), (False, 0), (np.bool_(True), 1), (np.bool_(False), 0)])
+def test_fill_says_whether_there_was_a_frame(more: object, frames: int):
+    with Harness(Still(more)) as h:
+        assert len(h.pull(1)) == frames
+
+
+@pytest.mark.parametrize("more", [None, 1, 0, "yes"])
+def test_a_fill_that_does_not_say_whether_there_was_a_frame(more: object):
+    with Harness(Still(more)) as h, pytest.raises(TypeError, match=f"must return True, or False .* returned {more!r}"):
+        h.pull(1)
