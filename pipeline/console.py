@@ -83,7 +83,7 @@ def print_table(
 ) -> None:
     """A table: ruled on a terminal, aligned plain columns when piped. numbers: columns aligned to the right."""
     stream = stream or sys.stdout
-    console = Console(file=stream, highlight=False)
+    console = Console(file=stream, highlight=False, markup=False)  # a cell may hold brackets of its own
     if console.is_terminal:
         table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for index, title in enumerate(head):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, get_args, get_origin
+from collections.abc import Collection, Mapping
+from enum import Enum
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from pipeline.console import out, print_json, print_table
 from pipeline.durations import seconds
@@ -62,8 +64,8 @@ def print_node(name: str, as_json: bool) -> None:
 
 
 def _property(key: str, field: FieldInfo) -> list[str]:
-    default = "required" if field.default is PydanticUndefined else _written(field.default)
-    limits = list(dict.fromkeys(_limit(m) for m in field.metadata if _limit(m)))
+    default = "required" if field.is_required() else _written(field.get_default(call_default_factory=True))
+    limits = list(dict.fromkeys(limit for constraint in field.metadata for limit in _limits(constraint)))
     if _is_duration(field):
         limits = [limit for limit in limits if limit != ">= 0"]
         return [key, "duration", f"{default} s" if default[:1].isdigit() else default, _help(field, limits)]
@@ -71,7 +73,11 @@ def _property(key: str, field: FieldInfo) -> list[str]:
 
 
 def _written(value: Any) -> str:
-    """A default as it would stand in a graph file; nothing where a property is just not set."""
+    """A value as it would stand in a graph file; nothing where a property is just not set."""
+    if isinstance(value, Enum):
+        return _written(value.value)
+    if isinstance(value, tuple):
+        value = list(value)
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -86,19 +92,32 @@ def _help(field: FieldInfo, limits: list[str]) -> str:
     return f"{text} ({', '.join(limits)})" if limits else text
 
 
-def _limit(constraint: Any) -> str:
-    for attribute, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
-        if hasattr(constraint, attribute):
-            return f"{sign} {getattr(constraint, attribute)}"
-    return ""
+_LIMITS = {
+    "ge": ">= {}", "gt": "> {}", "le": "<= {}", "lt": "< {}", "multiple_of": "multiple of {}",
+    "min_length": "length >= {}", "max_length": "length <= {}", "pattern": "like {}",
+}  # fmt: skip
+
+
+def _limits(constraint: Any) -> list[str]:
+    found = {form: getattr(constraint, attribute, None) for attribute, form in _LIMITS.items()}
+    return [form.format(getattr(x, "pattern", x)) for form, x in found.items() if x is not None]
 
 
 def _type(annotation: Any) -> str:
-    if isinstance(annotation, type):
-        return annotation.__name__
-    arguments = get_args(annotation)
-    if get_origin(annotation) is list:
+    """What one writes in a graph file, where the name of a Python type would not say it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is None and isinstance(annotation, type):
+        return " | ".join(map(_written, annotation)) if issubclass(annotation, Enum) else annotation.__name__
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin is Literal:
+        return " | ".join(map(_written, arguments))
+    if origin in (Union, UnionType):
+        return " | ".join(dict.fromkeys(_type(a) for a in arguments if a is not type(None)))
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return f"[{', '.join(map(_type, arguments))}]"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "{" + ": ".join(map(_type, arguments)) + "}"
+    if isinstance(origin, type) and issubclass(origin, Collection):
         return f"list of {_type(arguments[0])}"
-    if arguments and not any(isinstance(a, type) for a in arguments):
-        return " | ".join(str(a) for a in arguments)
-    return " | ".join(_type(a) for a in arguments if a is not type(None)) or str(annotation)
+    return str(annotation)
