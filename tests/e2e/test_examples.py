@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -27,18 +28,26 @@ def test_pictures_in_a_program_of_ones_own(tmp_path: Path):
         frame = source.pull(10)[-1].frame
     cv2.imwrite(str(tmp_path / "two.png"), frame)
     cv2.imwrite(str(tmp_path / "none.png"), frame[:60, :60] * 0)
-    done = example("pictures.py", str(tmp_path / "two.png"), str(tmp_path / "none.png"))
+    cv2.imwrite(str(tmp_path / "whole.jpg"), frame)
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-2000])
+    (tmp_path / "empty.png").touch()
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    odd.write_bytes((tmp_path / "two.png").read_bytes())
+    names = [tmp_path / name for name in ("two.png", "none.png", "cut.jpg", "empty.png", "missing.png")]
+    done = example("pictures.py", *map(str, [*names, "README.md", odd]))
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 2
-    for line in lines:
+    first, second, *told, third, fourth = done.stdout.splitlines()
+    assert told == [
+        f"{tmp_path}/none.png: no face",
+        *(f"{name}: no picture, or cut short" for name in [*names[2:], "README.md"]),
+    ]
+    assert [third, fourth] == [line.replace("two.png", r"caf\xe9.png") for line in (first, second)]
+    for line in (first, second):
         found = re.fullmatch(rf"{tmp_path}/two.png: \d+,\d+ (\d+)x\1 (\w+) (\d\.\d\d)", line)
         assert found, line
         assert found[2] in (*LABELS, UNCERTAIN)
         assert (found[2] == UNCERTAIN) == (float(found[3]) < 0.4)
         assert 1 / 7 <= float(found[3]) <= 1
-    done = example("pictures.py", "README.md")
-    assert (done.returncode, done.stderr) == (1, "README.md: no picture\n")
 
 
 def test_a_recording_as_a_table_in_a_program_of_ones_own(tmp_path: Path):
