@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -172,8 +171,8 @@ def launch_graph(
     if failed:
         errors.append(failed)
     discrepancies = _discrepancies(supervisor)
+    told = [f"{node}: {text}" for node, text in view.told]
     if as_json:
-        told = [f"{node}: {text}" for node, text in view.told]
         console.print_json(console.summary(supervisor, [*errors, *told, *discrepancies]))
     elif supervisor.playing_at is not None:
         console.print_ledger(supervisor)
@@ -189,16 +188,10 @@ def launch_graph(
         location = properties["location"]
         if not as_json and _state(location) not in (None, stood[location]):
             print(f"{type_}: {location}", file=sys.stderr)
-    # What stands above already is not told again.
-    if left := errors or discrepancies or _counted(view.told):
+    # What a node has told stands above already: it is the last line only where there is no other.
+    if left := errors or discrepancies or told:
         raise GraphError(left[0] + (f" (and {len(left) - 1} more)" if left[1:] else ""))
     return 0
-
-
-def _counted(told: list[tuple[str, str]]) -> list[str]:
-    """A line for each node that reported errors."""
-    counts = Counter(node for node, _ in told)
-    return [f"{node}: {'1 error' if n == 1 else f'{n} errors'}, told above" for node, n in counts.items()]
 
 
 def missed(plan: Plan, ledgers: Mapping[str, Ledger]) -> str:

@@ -83,8 +83,9 @@ def test_a_truncated_video_gives_what_it_has_and_says_so(tmp_path: Path):
     path = cut(write_video(tmp_path / "cut.mkv", 100), 0.6)
     done = emograph("launch", f"capture name=door uri={path} ! fakesink", "--set", "mode=lossless", "--json")
     assert done.returncode == 1
-    assert "cut.mkv' ended after" in done.stderr.splitlines()[-2]
-    assert one_line(done.stderr) == "emograph: error: door: 1 error, told above"
+    assert re.fullmatch(
+        r"emograph: error: door: '.*cut.mkv' ended after \d+ frames, .*: cut short\?", one_line(done.stderr)
+    )
     ledger = json.loads(done.stdout)["cameras"]["door"]
     assert 40 < ledger["captured"] < 70
     assert ledger["delivered"] == ledger["captured"]
