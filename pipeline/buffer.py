@@ -188,7 +188,7 @@ class Buffer:
         return wire.pack(fields)
 
 
-_ENGINES = ("stream", "sequence", "shape", "slot", "generation", "plane", "weight", "home", "trace")
+_ENGINES = ("stream", "sequence", "shape", "slot", "generation", "plane", "weight", "home")
 """Fields of a buffer that no node may change: the way home and the place of the pixels depend on them."""
 
 
@@ -196,7 +196,7 @@ def engines_own(buffer: Buffer) -> tuple[object, ...]:
     """Their values, to compare with those after a node's work."""
     # Written out: twice a frame, and a loop over the names would take four times as long.
     return (buffer.stream, buffer.sequence, buffer.shape, buffer.slot, buffer.generation, buffer.plane, buffer.weight,
-            buffer.home, buffer.trace)  # fmt: skip
+            buffer.home)  # fmt: skip
 
 
 def changed(buffer: Buffer, came: tuple[object, ...]) -> TypeError:

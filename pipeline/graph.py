@@ -79,6 +79,11 @@ def attach(spec: GraphSpec, type_: str, properties: dict[str, Any]) -> None:
         if not covered & set(cameras[source]):
             covered |= set(cameras[source])
             spec.links.append(LinkSpec(source, name, where))
+    if missing := sorted({camera for n in first for camera in cameras[n]} - covered):
+        raise GraphError(
+            f"{where}: there is no place for it that each frame passes once, those of {', '.join(missing)} too; "
+            f"put a node of type {type_} into the graph"
+        )
 
 
 def _check_node(node: NodeSpec) -> tuple[NodeType, type[Node]]:

@@ -104,8 +104,8 @@ def _syntax_error(error: yaml.YAMLError, file: str, text: str) -> GraphError:
     if context and first and mark and first.line != mark.line:
         context += f" (line {first.line + 1})"
     hint = ""
-    if mark and (variable := re.match(r"\$\{[^}\n]*\}", text[max(0, mark.index - 1) :])):
-        hint = f"; a value with {variable[0]} in it needs quotes there"
+    if mark and (variable := re.match(r"\$\{(\w*)[^}\n]*\}", text[max(0, mark.index - 1) :])):
+        hint = f"; a value with ${{{variable[1]}}} in it needs quotes there"
     return GraphError(f"{file}{line}: YAML syntax: {' '.join(filter(None, (context, error.problem)))}{hint}")
 
 

@@ -100,7 +100,7 @@ class Harness:
                 node.consume(buffer)
             return []
         if isinstance(node, BatchTransform):
-            results = node.transform_batch(buffers)
+            results = node.transform_batch(list(buffers))  # a list of its own: it may take some out
         elif isinstance(node, Transform):
             results = [node.transform(buffer) for buffer in buffers]
         else:

@@ -167,7 +167,7 @@ def launch_graph(
         view.close()
         failed = trace.write() if trace is not None else ""
         signals.let_go()  # all is closed: what is left to print may be interrupted
-    errors += view.errors
+    errors += view.errors + _unbalanced(supervisor)
     if failed:
         errors.append(failed)
     discrepancies = _discrepancies(supervisor)
@@ -202,7 +202,7 @@ def missed(plan: Plan, ledgers: Mapping[str, Ledger]) -> str:
     for camera, ledger in ledgers.items():
         node = plan.nodes[camera]
         count = sum(n for (_, reason), n in ledger.dropped.items() if reason in ("window full", "late"))
-        if count and node.type == "capture" and (files := _files(node)):
+        if count and node.type == "capture" and not node.properties.get("loop") and (files := _files(node)):
             names.append(files[0].name)
             late += count
     if not names:
@@ -273,8 +273,13 @@ class _Signals:
             signal.signal(signum, handler)
 
 
+def _unbalanced(supervisor: Supervisor) -> list[str]:
+    """Ledgers in which a frame is missing, or stands twice."""
+    return [f"{name}: the ledger does not add up: {le}" for name, le in supervisor.ledgers.items() if not le.adds_up]
+
+
 def _discrepancies(supervisor: Supervisor) -> list[str]:
-    """What the final account says against the run: frames that no node answered for, errors in nodes.
+    """What the final account says against the run: errors in nodes.
 
     What has ended the run is not told twice.
     """
@@ -284,8 +289,6 @@ def _discrepancies(supervisor: Supervisor) -> list[str]:
             times = "once" if process.failures_total == 1 else f"{process.failures_total} times"
             found.append(f"{name}: the process ended {times} because a node failed")
     for name, ledger in supervisor.ledgers.items():
-        if not ledger.adds_up:
-            found.append(f"{name}: the ledger does not add up: {ledger}")
         for (node, reason), count in ledger.dropped.items():
             if reason == "error":
                 frames, them = ("1 frame was", "it") if count == 1 else (f"{count} frames were", "them")

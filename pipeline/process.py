@@ -140,7 +140,7 @@ class Process:
             if self.restarts > self.RESTART_LIMIT:
                 return None
         in_a_row = self.attempts + self.restarts
-        delay = min(0.1 * 2 ** (in_a_row - 1), self.MAX_BACKOFF) if in_a_row > 1 else 0.0
+        delay = min(0.1 * 2 ** min(in_a_row - 1, 10), self.MAX_BACKOFF) if in_a_row > 1 else 0.0
         self.not_before = now + delay
         self.recovering = True
         self.waits_for_pass = set(self.nodes)

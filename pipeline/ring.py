@@ -204,6 +204,10 @@ class Writer(Reader):
         words = self._words
         return (words[_W_HEIGHT], words[_W_WIDTH], words[_W_CHANNELS]) if words[_W_SLOTS] else None
 
+    @shape.setter
+    def shape(self, shape: tuple[int, int, int]) -> None:
+        self._words[_W_HEIGHT], self._words[_W_WIDTH], self._words[_W_CHANNELS] = shape
+
     @property
     def live(self) -> bool:
         """Whether its source is, or was before it was started again, a camera."""
@@ -245,7 +249,7 @@ class Writer(Reader):
             planes,
             data,
         )
-        words[_W_HEIGHT], words[_W_WIDTH], words[_W_CHANNELS] = shape
+        self.shape = shape
         for slot in range(slots):
             words[self._at(slot, _S_STATE)] = _FREE
         self._free = list(range(slots - 1, -1, -1))

@@ -21,6 +21,16 @@ from pipeline.node import BatchTransform, Node, Sink, Transform
 from pipeline.plan import NodePlan
 from pipeline.ring import DELIVERED, Reader
 
+Kept = tuple[tuple[object, ...], list[Any]]
+"""What of a buffer is the engine's while a node has it: see `engines_own`, and its trace."""
+
+
+def _keep(buffer: Buffer) -> Kept:
+    """What to compare with after the node's work. The trace is kept from the node, which could spoil it in place."""
+    kept = engines_own(buffer), buffer.trace
+    buffer.trace = []
+    return kept
+
 
 class Runner:
     """Base: routing, fates, marks. Subclasses call the node."""
@@ -106,8 +116,9 @@ class Runner:
         self.stats.done += 1
         self.passed += 1
 
-    def untouched(self, buffer: Buffer, came: tuple[object, ...]) -> bool:
+    def untouched(self, buffer: Buffer, kept: Kept) -> bool:
         """Whether the node has left alone what is the engine's; where not, the buffer goes home as it came."""
+        came, buffer.trace = kept
         try:
             if engines_own(buffer) == came:
                 return True
@@ -119,16 +130,17 @@ class Runner:
         self.drop(buffer, "error")
         return False
 
-    def failed(self, error: Exception, batch: list[tuple[Buffer, tuple[object, ...]]]) -> None:
+    def failed(self, error: Exception, batch: list[tuple[Buffer, Kept]]) -> None:
         """The node's call for these has raised."""
         self.mishaps.tell(error, DROPPED)
-        for buffer, came in batch:
+        for buffer, (came, trace) in batch:
             restore(buffer, came)
+            buffer.trace = trace
             self.drop(buffer, "error")
 
-    def settle(self, buffer: Buffer, came: tuple[object, ...], result: Buffer | None, entry: list[Any]) -> None:
+    def settle(self, buffer: Buffer, kept: Kept, result: Buffer | None, entry: list[Any]) -> None:
         """Send on what the node returned, or say why not. entry: for the trace."""
-        if not self.untouched(buffer, came):
+        if not self.untouched(buffer, kept):
             return
         buffer.trace.append(entry)
         if not self.intact(buffer):
@@ -180,17 +192,17 @@ class TransformRunner(Runner):
         start = time.monotonic_ns()
         if not self.admit(buffer, start):
             return
-        came = engines_own(buffer)
+        kept = _keep(buffer)
         try:
             result = self.node.transform(buffer)
         except UserError as error:
             raise error.at(self.name) from None
         except Exception as error:
-            self.failed(error, [(buffer, came)])
+            self.failed(error, [(buffer, kept)])
             return
         end = time.monotonic_ns()
         self.stats.worked(end - start)
-        self.settle(buffer, came, result, [self.name, start, end, 1])
+        self.settle(buffer, kept, result, [self.name, start, end, 1])
 
 
 class SinkRunner(Runner):
@@ -202,18 +214,18 @@ class SinkRunner(Runner):
         start = time.monotonic_ns()
         if not self.admit(buffer, start):
             return
-        came, age = engines_own(buffer), start - buffer.captured
+        kept, age = _keep(buffer), start - buffer.captured
         try:
             self.node.consume(buffer)
         except UserError as error:
             raise error.at(self.name) from None
         except Exception as error:
-            self.failed(error, [(buffer, came)])
+            self.failed(error, [(buffer, kept)])
             return
         end = time.monotonic_ns()
         self.stats.worked(end - start)
         self.stats.observe("age_ms", age / 1e6)
-        if not self.untouched(buffer, came):
+        if not self.untouched(buffer, kept):
             return
         buffer.trace.append([self.name, start, end, 1])
         if self.intact(buffer):
@@ -269,7 +281,7 @@ class BatchRunner(Runner):
         start = time.monotonic_ns()
         waited = start - self._since
         batch: list[Buffer] = []
-        came: list[tuple[object, ...]] = []
+        kept: list[Kept] = []
         items = 0
         while self._waiting:
             count = self._items(self._waiting[0])
@@ -278,7 +290,7 @@ class BatchRunner(Runner):
             buffer = self._waiting.popleft()
             if self.admit(buffer, start):
                 batch.append(buffer)
-                came.append(engines_own(buffer))
+                kept.append(_keep(buffer))
                 items += count
         self._since = start
         if not batch:
@@ -290,7 +302,7 @@ class BatchRunner(Runner):
         except UserError as error:
             raise error.at(self.name) from None
         except Exception as error:
-            self.failed(error, list(zip(batch, came, strict=True)))
+            self.failed(error, list(zip(batch, kept, strict=True)))
             return
         end = time.monotonic_ns()
         self.stats.worked(end - start)
@@ -298,8 +310,8 @@ class BatchRunner(Runner):
         self.stats.observe("wait_ms", waited / 1e6)
         if items:
             self.stats.observe("batch_items", items)
-        for buffer, before, result in zip(batch, came, results, strict=True):
-            self.settle(buffer, before, result, [self.name, start, end, items])
+        for buffer, own, result in zip(batch, kept, results, strict=True):
+            self.settle(buffer, own, result, [self.name, start, end, items])
         self.flush_links()  # before the next batch computes
 
 

@@ -113,7 +113,7 @@ class SourceRunner:
 
     def open(self, restarted: bool) -> None:
         """NULL -> READY: the camera answers, the slots are allocated in full."""
-        if restarted:
+        if restarted and self.ring.shape is not None:
             self.node.shape_before = self.ring.shape
             self.node.live = self.ring.live
         self._info = info = open_source(self.node)
@@ -126,6 +126,7 @@ class SourceRunner:
         filling = LiveReader.slots(self._skips and self.node.live)
         self._layout = (self.node.props.window + 1 + filling, shape)
         if self.ring.fits(self._layout[0], info.height * info.width * info.channels, self.planes):
+            self.ring.shape = shape  # it may have been turned
             self._layout = None
         elif not self.ring.out:
             self._lay_out()
@@ -273,6 +274,8 @@ class SourceRunner:
         # Whatever the node has put there: by these the buffer finds its pixels, and comes home.
         buffer.slot, buffer.generation, buffer.plane, buffer.weight = slot, generation, 0, WHOLE
         buffer.stream = buffer.home = self.name
+        assert buffer._frame is not None, "a buffer that is to be filled has pixels"
+        buffer.shape = buffer._frame.shape  # as `resize` has left it
         if more is not True and not gave_frame(self.node, more):
             self.ring.release(slot)
             return False

@@ -133,12 +133,12 @@ def fill_in_variables(value: Any, where: str) -> Any:
             return "${"
         if name in os.environ:
             return os.environ[name]
-        plain = re.match(r"[A-Za-z_]\w*", name)
-        if plain and plain[0] != name:  # `${PASSWORD:-12345}`: what follows the name is told to nobody
-            raise GraphError(
-                f"{where}: write ${{{plain[0]}}} and nothing else in its braces: a default is not known here"
-            )
-        raise GraphError(f"{where}: the environment variable '{name}' is not set")
+        plain = re.fullmatch(r"([A-Za-z_]\w*)(:?[-=?+].*)?", name, re.DOTALL)
+        if plain and plain[2]:  # `${PASSWORD:-12345}`: what follows the name is told to nobody
+            raise GraphError(f"{where}: write ${{{plain[1]}}} and nothing else in its braces: no default is known here")
+        if plain:
+            raise GraphError(f"{where}: the environment variable '{name}' is not set")
+        raise GraphError(f"{where}: in ${{...}} stands the name of an environment variable, and nothing else")
 
     return _VARIABLE.sub(variable, value)
 

@@ -44,7 +44,7 @@ QUIT_AT_ONCE = 1.0
 MESSAGES_PER_TURN = 2000
 """Heard from the bus before processes and a stop get their turn again."""
 LAST_WORDS = 1.0
-"""Seconds that what an ended process said last may take to get here."""
+"""Seconds that what ended processes said last may take to get here, for all that are found to have ended at once."""
 SPAWNER_LIMIT = 3
 """Deaths in a row of the process that starts the workers, before it was ready, after which the graph gives up."""
 ORDERLY = (0, -signal.SIGTERM)
@@ -87,7 +87,7 @@ class Supervisor:
         self.stop_reason: str | None = None
         self._stop_at = 0.0
         self._stop_told = False
-        self._turn_at = time.monotonic()
+        self._turn_at = self._words_until = time.monotonic()
         self._abort = False
         self._play_sent: set[str] = set()
         self.directory = RunDirectory(plan.name, file)
@@ -175,6 +175,7 @@ class Supervisor:
             self._stop_told = True
             self._tell_all({"do": "stop"})
         self._hear()  # before anybody is judged by his silence
+        self._words_until = now + LAST_WORDS
         if now - self._turn_at > 1.0:
             # It was this process that hung (a terminal that does not take our lines, a suspended laptop).
             for process in self.processes.values():
@@ -310,8 +311,7 @@ class Supervisor:
     def _hear_out(self, process: Process, code: int) -> None:
         """Take in all that an ended process has said: why it ended may still be on its way."""
         self._hear()
-        until = time.monotonic() + LAST_WORDS
-        while code > 0 and not process.has_closed and time.monotonic() < until:
+        while code >= 0 and not process.has_closed and not self._abort and time.monotonic() < self._words_until:
             self._bus.poll(20)
             self._hear()
 
@@ -461,14 +461,16 @@ class Supervisor:
 
     def _end_all(self) -> None:
         closing = self.stop_reason is not None or self.drained >= set(self.plan.sources)
+        all_late = [name for name, p in self.processes.items() if p.child is not None and p.child.poll() is None]
+        for name in all_late:
+            self._kill(self.processes[name], "")
+        self._words_until = time.monotonic() + LAST_WORDS
         for process in self.processes.values():
             if process.child is None:
                 if process.error and process.error not in self.errors:
                     self.errors.append(process.error)
                 continue
-            late = process.child.poll() is None
-            if late:
-                process.child.kill()
+            late = process.name in all_late
             code = process.child.wait()
             played = process.name in self._play_sent
             self._hear_out(process, code)
@@ -480,6 +482,7 @@ class Supervisor:
                 self.errors.append(f"{process.name}: {why} and was killed")
             elif code not in ORDERLY and not late and process.error is None:
                 how = process.last_words or (f"signal {-code}" if code < 0 else f"exit code {code}")
+                how = f"{process.killed_for}; killed" if process.killed_for else how
                 self.errors.append(f"{process.name}: the process ended badly: {how}")
         self.monitor.close()
         self._clean_up()

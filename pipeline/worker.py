@@ -258,9 +258,10 @@ class Worker:
                     source = self.sources[stream]
                     if what == 0:
                         node, reason = fate
-                        if type(trace) is not list or not all(is_trace(t) for t in trace):
-                            raise BadMessage("no trace")
-                        source.buffer_home(number, weight, (str(node), str(reason)), trace)
+                        sound = type(trace) is list and all(is_trace(t) for t in trace)
+                        if not sound:  # its frame comes home all the same
+                            self._count_garbage("home", BadMessage("no trace"))
+                        source.buffer_home(number, weight, (str(node), str(reason)), trace if sound else [])
                     else:
                         marks.append((source, number, weight))
             except Exception as error:
@@ -406,11 +407,11 @@ def work() -> None:
     except SystemExit:
         worker.end(quiet=True)  # what the other nodes of this process hold (a report, a film) is kept all the same
         raise
-    except Exception as error:
-        worker.say("failed")
-        worker.end(quiet=True)
+    except BaseException as error:
         traceback.print_exc()
         print(told(error), file=sys.stderr, flush=True)  # the last line is what the supervisor tells
+        worker.say("failed")
+        worker.end(quiet=True)
         os._exit(1)
     worker.end()
     sys.stdout.flush()

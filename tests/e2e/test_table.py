@@ -139,6 +139,14 @@ FACES = "testsrc name=a num_buffers=9 ! haardetect ! emotion name=m"
         ((f"{FACES} ! fakesink", "--table", "{room}.csv"), "only {camera} is known"),
         (("testsrc ! haardetect ! fakesink", "--table", "x.csv"), "--table: no node of this graph adds emotions"),
         (
+            (
+                "testsrc name=a ! haardetect name=f ! emotion ! fakesink  testsrc name=b ! f.  a. ! haardetect ! emotion",
+                "--table",
+                "x.csv",
+            ),
+            "no place for it that each frame passes once, those of b too; put a node of type table into the graph",
+        ),
+        (
             (f"{FACES} ! table location=a.csv  m. ! table location=a.csv",),
             "it would write to 'a.csv', which table0 writes",
         ),

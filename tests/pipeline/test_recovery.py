@@ -435,6 +435,14 @@ def test_a_process_that_keeps_dying_starts_ever_later_unless_it_has_worked_for_l
         assert delay is None or process.not_before >= now + delay
 
 
+def test_a_source_that_is_away_is_tried_for_ever():
+    process = Process("p", ["n"])
+    for _ in range(3000):
+        delay = process.plan_restart(patient=True)
+    assert delay == Process.MAX_BACKOFF
+    assert process.restarts == 0
+
+
 def test_restarts_with_buffers_between_them_are_not_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Process, "RESTART_LIMIT", 1)
     seen: set[int] = set()

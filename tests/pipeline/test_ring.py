@@ -151,6 +151,17 @@ def test_a_kill_between_any_two_writes_leaves_a_ledger_that_adds_up(fd: int, wri
     assert [successor.acquire() is not None for _ in range(4)] == [True, True, True, False]
 
 
+def test_a_source_that_takes_over_is_told_the_shape_and_whether_it_was_a_camera(fd: int):
+    writer = Writer(fd)
+    assert (writer.shape, writer.live) == (None, False)
+    writer.allocate("a", 2, (48, 64, 3), 1)
+    writer.live = True
+    again = Writer(fd)
+    assert (again.shape, again.live) == ((48, 64, 3), True)
+    again.shape = (64, 48, 3)  # turned: the memory is the same
+    assert Writer(fd).shape == (64, 48, 3)
+
+
 def test_more_fates_than_counters_are_counted_together(fd: int, writer: Writer):
     for number in range(200):
         sequence, *_ = capture(writer)

@@ -136,7 +136,7 @@ def test_a_frame_whose_slot_was_used_again_is_nobodys_result(fd: int, when: str)
 
 CHANGES = {
     "sequence": 0, "weight": 1, "stream": "nowhere", "home": "n", "slot": None, "generation": -1, "plane": "x",
-    "trace": None, "shape": np.arange(3),
+    "shape": np.arange(3),
 }  # fmt: skip
 
 
@@ -192,3 +192,23 @@ def test_a_buffer_comes_home_whole_whatever_a_node_writes_into_it(fd: int, cls: 
     wrong = "ValueError: boom" if raises else f"TypeError: a node may not change {field} of a buffer"
     [told] = ways.told
     assert told.startswith(wrong)
+
+
+@pytest.mark.parametrize("cls", [MeddleOne, MeddleMany, MeddleLast])
+def test_the_trace_is_kept_from_a_node(fd: int, cls: type):
+    """What it writes into that in place could not be found out."""
+    writer, ways = Writer(fd), Ways()
+    writer.allocate("a", 1, SHAPE, 1)
+    place = writer.acquire()
+    assert place is not None
+    node = cls("n")
+    node.meddle = lambda buffer: buffer.trace.append("rubbish") or buffer
+    if cls is not MeddleMany:
+        setattr(node, "consume" if cls is MeddleLast else "transform", node.meddle)
+    run = runner(node, ways, a=Reader(fd))
+    number = writer.capture(place[0])
+    buffer = Buffer("a", number, shape=SHAPE, slot=place[0], generation=place[1], home="a", trace=[["a", 1, 2, 1]])
+    run.take(buffer)
+    run.work()
+    assert ways.told == []
+    assert [entry[0] for entry in buffer.trace] == ["a", "n"]

@@ -75,15 +75,21 @@ def test_two_dollars_stand_for_one_that_begins_no_variable(text: str, value: str
     assert load("numbers name=n ! nothing", [f"n.path={text}"]).nodes["n"].properties["path"] == value
 
 
-def test_a_default_is_not_known_and_not_told():
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("${PASSWORD:-12345}", "write ${PASSWORD} and nothing else in its braces: no default is known here"),
+        ("${ PASSWORD:-12345}", "in ${...} stands the name of an environment variable, and nothing else"),
+        ("${-12345}", "in ${...} stands the name of an environment variable, and nothing else"),
+    ],
+)
+def test_a_default_is_not_known_and_not_told(value: str, told: str):
     with pytest.raises(GraphError) as caught:
-        load("numbers name=n ! nothing", ["n.path=${PASSWORD:-12345}"])
-    assert str(caught.value) == (
-        "--set n.path: write ${PASSWORD} and nothing else in its braces: a default is not known here"
-    )
+        load("numbers name=n ! nothing", [f"n.path={value}"])
+    assert str(caught.value) == f"--set n.path: {told}"
 
 
-@pytest.mark.parametrize("value", ["${FPS}", "[1, ${FPS}]", "rtsp://${FPS}@host"])
+@pytest.mark.parametrize("value", ["${FPS}", "[1, ${FPS}]", "rtsp://${FPS}@host", "${FPS:-12345}"])
 def test_a_variable_that_lacks_its_quotes_is_told_to_need_them(value: str):
     with pytest.raises(
         GraphError, match=r"^g.yaml:5: YAML syntax: .*; a value with \$\{FPS\} in it needs quotes there$"

@@ -95,6 +95,18 @@ class Numbers(Source):
         return True
 
 
+def _spoil_next() -> None:
+    """Break the next buffer that this process sends on."""
+    plain = Buffer.pack
+
+    def pack(buffer: Buffer, to: str) -> bytes:
+        Buffer.pack = plain
+        buffer.trace[0][0] = 5
+        return plain(buffer, to)
+
+    Buffer.pack = pack
+
+
 class Work(Transform):
     """Takes a while, and checks that the pixels stay what they are."""
 
@@ -107,7 +119,7 @@ class Work(Transform):
         numpy_meta: bool = False
         bad_meta_at: int = -1
         bad_region_at: int = Field(-1, description="add a region that msgpack writes and no node could read")
-        spoil_at: int = Field(-1, description="break what is the engine's own in the buffer")
+        spoil_at: int = Field(-1, description="have a buffer sent on that no node can read")
         replace_at: int = Field(-1, description="return another buffer than the one given")
         refuse_while: str = Field("", description="fail to open again as long as this file exists")
 
@@ -139,7 +151,7 @@ class Work(Transform):
         if number == self.props.bad_region_at:
             buffer.regions.append(Region((1, 2, 3, 4), attrs={"seen": [{3: "a key that is no text"}]}))
         if number == self.props.spoil_at:
-            buffer.trace[0][0] = 5
+            _spoil_next()
         if number == self.props.replace_at:
             return buffer.branch(1)
         if number == self.props.hang_at and not self.restarted:
