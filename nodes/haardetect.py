@@ -148,7 +148,7 @@ class HaarDetect(Transform):
         grey = _grey(buffer.frame, self.name)
         now = stream.seconds(buffer)
         short = not self.lossless and self._shortage.seen(buffer, self.clock())
-        tracks = stream.follow(grey, now, short)
+        tracks = stream.follow(grey, now, short, "picture" in buffer.meta)
         patches = cut_patches(grey, [t.box for t in tracks], self._spec)
         for track, patch in zip(tracks, patches, strict=True):
             attrs = {"held": True} if track.held else {}
@@ -209,12 +209,13 @@ class _Stream:
         self._seconds = 0.0
         self._pts = self._captured = -1
 
-    def follow(self, grey: np.ndarray, now: float, short: bool) -> list[Track]:
-        """The faces of the frame at `now` seconds. short: there is too little time for all frames."""
+    def follow(self, grey: np.ndarray, now: float, short: bool, alone: bool) -> list[Track]:
+        """The faces of the frame at `now` seconds. short: there is too little time for all frames. alone: it is a
+        picture, such as a photograph."""
         if now < self._now or grey.shape != self._shape:  # what was seen in a frame of another size was elsewhere
             self.restart()
         self._now, self._shape = now, grey.shape
-        self.tracker.advance(now)
+        self.tracker.advance(now, alone)
         found = self._search(grey, now, short) if self._interval else self._detector.scan(grey)
         sure = found.neighbors >= SURE * self._detector.min_neighbors
         return self.tracker.update(found.boxes, found.scores, sure)

@@ -3,21 +3,27 @@ follow faces over time (`emograph launch "testsrc fps=0.5 ! haardetect ! emotion
 
 from __future__ import annotations
 
+from collections import deque
+
+STEPS = 5
+"""That the usual one is taken from."""
+
 
 class Pace:
     """The usual step from frame to frame of one stream, in whatever unit its times are given.
 
-    A shorter step counts at once; a longer one is a gap until more of them come, each of which may double the usual
-    one. Nothing is known before the second frame: the step is 0 until then.
+    It is the median of the last ones: neither one gap changes it, nor two frames that a network has delivered together.
+    Nothing is known before the second frame: the step is 0 until then.
     """
 
     def __init__(self) -> None:
         self.step = 0.0
+        self._steps: deque[float] = deque(maxlen=STEPS)
         self._last: float | None = None
 
     def frame(self, at: float) -> None:
         """A frame has come. Times that do not rise say nothing."""
         if self._last is not None and at > self._last:
-            step = at - self._last
-            self.step = min(step, 2 * self.step) if self.step else step
+            self._steps.append(at - self._last)
+            self.step = sorted(self._steps)[(len(self._steps) - 1) // 2]
         self._last = at

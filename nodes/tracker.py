@@ -130,8 +130,9 @@ class Tracker:
         self.tracks = []
         self._now = -math.inf
 
-    def advance(self, now: float) -> None:
-        """Go on to the frame at `now` seconds: tracks move to where they are expected, or end.
+    def advance(self, now: float, alone: bool = False) -> None:
+        """Go on to the frame at `now` seconds: tracks move to where they are expected, or end. alone: it is no frame of
+        a video, so that only the time since the one before says whether they have to do with each other.
 
         Time that runs backwards means that the stream began anew, and ends all of them.
         """
@@ -139,7 +140,7 @@ class Tracker:
             self.clear()
         self._now = now
         self._pace.frame(now)
-        reach = max(self.gap, NEXT * self._pace.step) if self.gap else 0.0
+        reach = max(self.gap, NEXT * self._pace.step) if self.gap and not alone else self.gap
         self.tracks = [t for t in self.tracks if t.missed_for(now) <= reach]
         for track in self.tracks:
             track.expect(now)

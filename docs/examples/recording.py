@@ -1,4 +1,4 @@
-"""A recording as a pandas table with a row for each face of each frame.
+"""A recording as a pandas table: a row for each face of each frame, and one for a frame without a face.
 
 uv run python docs/examples/recording.py talk.mp4 [FRAMES_PER_SECOND]
 
@@ -21,7 +21,8 @@ def analyse(recording: str | Path, fps: float | None = None) -> pd.DataFrame:
     """All faces of all frames, or of `fps` frames a second. Raises CalledProcessError; why is on stderr."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "scores.csv"
-        settings = ["mode=lossless", f"video.uri={recording}", f"scores.location={table}"]
+        place = str(Path(recording).resolve()).replace("${", "$${")  # a name, whatever it looks like
+        settings = ["mode=lossless", f"video.uri={place}", f"scores.location={table}"]
         settings += [f"video.fps={fps}"] if fps else []
         command = [sys.executable, "-m", "pipeline.cli", "launch", "-q", GRAPH, *(f"--set={s}" for s in settings)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

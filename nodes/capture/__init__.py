@@ -233,7 +233,8 @@ class Capture(Source):
         if not self._waits:
             # Not even the first attempt is waited for: a camera without power would hold up the others for `timeout`,
             # and several of them in one process would do so one after the other.
-            return live(None, lambda: self._rejoin(place, lambda: self._join(place, wishes, again))), 0.0
+            connect = again if p.required else lambda: self._join(place, wishes, again)
+            return live(None, lambda: self._rejoin(place, connect)), 0.0
         reader = again()
         if is_recording(place, wishes, reader):
             reader.close()
@@ -256,9 +257,9 @@ class Capture(Source):
         of a mosaic; NoCamera, with it; Interrupted."""
         try:
             return connect()
-        except NoCamera:
-            raise
         except UserError as error:
+            if isinstance(error, NoCamera) and not self.props.required:
+                raise
             raise UserError(str(error).removeprefix(f"'{place.shown}'").lstrip(": ")) from None
 
     def _first(self, place: Place, frames: Recording | Live) -> tuple[int, np.ndarray]:

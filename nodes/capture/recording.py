@@ -69,6 +69,8 @@ class Recording:
         self._limit = RateLimit(self._fps, period(self.rate))
         self._empty = True
         self._offset = 0
+        self._zero: int | None = None
+        """Time of the first frame."""
         self._last = -1
 
     def advance(self) -> int | None:
@@ -83,11 +85,13 @@ class Recording:
                 self._pass = self._begin()
                 self._empty = True
                 continue
+            if self._zero is None:
+                self._zero = at
             if self._empty and self._last >= 0:  # the first frame of another pass follows the last one of this
                 self._offset = self._last + (period(self.rate) or FALLBACK_PERIOD) - at
             self._empty = False
             self._last = max(at + self._offset, self._last + 1)
-            if self._limit.wants(self._last):
+            if self._limit.wants(self._last - self._zero):  # from the first frame on, wherever that is
                 return self._last
         return None
 

@@ -7,6 +7,7 @@ have a file for each hour, of which the last are kept (see `segments.py`).
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic import Field, model_validator
 
 from nodes.location import CAMERA, check_folder, check_writable, fill_in
 from nodes.rates import RateOrZero
-from nodes.videosink.segments import TIME, discard, named, next_free
+from nodes.videosink.segments import TIME, discard, named, next_free, recordings
 from nodes.videosink.video_file import VideoFile, choose_codec
 from nodes.videosink.wall import LiveWall, SyncedWall
 from pipeline import Buffer, Properties, Seconds, Sink, UserError, pad
@@ -76,7 +77,9 @@ class VideoSink(Sink):
         paths = list(_paths(props, streams).values())
         for path in paths:
             choose_codec(path, props.codec).settings(props.quality, props.bitrate)  # an error if that cannot be
-        return paths
+        # What may be deleted is no other node's to read.
+        old = [file for path in paths if props.keep for file in _old(path)]
+        return [*paths, *old]
 
     def open(self) -> None:
         self._files: dict[str, VideoFile] = {}
@@ -145,22 +148,25 @@ class VideoSink(Sink):
             self._complete(camera)
             file = None
         if file is None:
-            file = self._files[camera] = self._begin(camera, frame.shape)
+            file = self._begin(camera, frame.shape)
         file.write(frame, pts)
 
     def _begin(self, camera: str, shape: tuple[int, ...]) -> VideoFile:
-        """A camera's first file, or its next."""
+        """A camera's first file, or its next. UserError where that cannot be."""
         path = self._paths[camera]
         if TIME in path.name:
-            path = named(path, self._captured)
+            try:
+                path = named(path, self._captured)
+            except OSError as error:
+                raise UserError(f"cannot read the folder {path.parent}: {error.strerror}") from None
         elif camera in self._begun or self.restarted:
             path = next_free(path)
         fps = 0.0 if self.props.mosaic else self.props.fps  # a mosaic's pictures have their times already
-        file = VideoFile(path, shape, self._codec, self._options, fps)
+        file = self._files[camera] = VideoFile(path, shape, self._codec, self._options, fps)
         self._begun.add(camera)
         self.log("info", f"writing {path}")
         if self.props.keep:
-            discard(self._paths[camera], self.props.keep, path, lambda text: self.log("warning", text))
+            discard(self._paths[camera], self.props.keep, path, self.log)
         return file
 
     def _finish(self, camera: str) -> None:
@@ -190,12 +196,24 @@ def _paths(props: VideoSink.Properties, streams: Sequence[str]) -> dict[str, Pat
     return {c: path_for(props.location, c, many=len(cameras) > 1, timed=bool(props.segment)) for c in cameras}
 
 
+def _old(pattern: Path) -> list[Path]:
+    """Recordings that are there already."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            return [path for _, _, path in recordings(pattern)]
+        except OSError as error:
+            raise UserError(f"cannot read the folder {pattern.parent}: {error.strerror}") from None
+    return []
+
+
 def path_for(location: str, camera: str, many: bool, timed: bool = False) -> Path:
     """The file of one camera, or of a MOSAIC. timed: TIME must be in its name. UserError for a location that names
     something else in braces."""
     path = fill_in(location, camera, (TIME,))
     if CAMERA in location and camera == MOSAIC:
         raise UserError(f"location {location}: a mosaic is one file for all cameras, without {CAMERA}")
+    if location.count(TIME) > 1:
+        raise UserError(f"location {location} names {TIME} twice")
     if TIME in str(path.parent):
         raise UserError(f"location {location}: {TIME} belongs into the name of the file, not of its folder")
     if many and CAMERA not in location:

@@ -17,10 +17,21 @@ TIME = "{time}"
 _STAMP = r"\d{8}T\d{6}Z"
 
 
-def named(path: Path, wall: int) -> Path:
-    """A path with its TIME filled in, or, where a file of that name is there, the next free name. wall: UTC ns."""
+def named(pattern: Path, wall: int) -> Path:
+    """A path with its TIME filled in; where there are files of that time, a number behind it that is above theirs: one
+    that was deleted gives none free, so that the names stay in their order. wall: UTC ns."""
     stamp = datetime.fromtimestamp(wall / 1e9, UTC).strftime("%Y%m%dT%H%M%SZ")
-    return next_free(path.with_name(path.name.replace(TIME, stamp)))
+    numbers = [number for at, number, _ in recordings(pattern) if at == stamp]
+    return pattern.with_name(pattern.name.replace(TIME, f"{stamp}-{max(numbers) + 1}" if numbers else stamp))
+
+
+def recordings(pattern: Path) -> list[tuple[str, int, Path]]:
+    """(time, number, path) of the files that are called like `pattern` at any TIME, the oldest first; those of earlier
+    runs too. OSError where the folder cannot be read."""
+    before, after = map(re.escape, pattern.name.split(TIME))
+    ours = re.compile(f"{before}({_STAMP})(?:-(\\d+))?{after}")
+    found = [(ours.fullmatch(path.name), path) for path in pattern.parent.iterdir()]
+    return sorted((match[1], int(match[2] or 1), path) for match, path in found if match)
 
 
 def next_free(path: Path) -> Path:
@@ -32,16 +43,13 @@ def next_free(path: Path) -> Path:
     return candidate
 
 
-def discard(pattern: Path, keep: int, current: Path, warn: Callable[[str], None]) -> None:
-    """Delete the oldest files that are called like `pattern` at any TIME, those of earlier runs too, until `keep` are
-    left. current: the one being written, which stays, whatever was done to the clock."""
-    stem, suffix = re.escape(pattern.stem), re.escape(pattern.suffix)
-    ours = re.compile(stem.replace(re.escape(TIME), f"({_STAMP})") + r"(?:-(\d+))?" + suffix)
-    names = [ours.fullmatch(file.name) for file in pattern.parent.iterdir()]
-    found = [(match[1], int(match[2] or 1), match[0]) for match in names if match]
-    others = sorted(file for file in found if file[2] != current.name)
-    for _, _, name in others[: max(0, len(others) - keep + 1)]:
+def discard(pattern: Path, keep: int, current: Path, log: Callable[[str, str], None]) -> None:
+    """Delete the oldest recordings until `keep` are left. current: the one being written, which stays, whatever was
+    done to the clock."""
+    others = [path for _, _, path in recordings(pattern) if path != current]
+    for path in others[: max(0, len(others) - keep + 1)]:
         try:
-            (pattern.parent / name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            log("info", f"deleted {path}")
         except OSError as error:
-            warn(f"cannot delete {pattern.parent / name}: {error.strerror}")
+            log("warning", f"cannot delete {path}: {error.strerror}")

@@ -167,7 +167,7 @@ class VideoFile:
 
     def length_at(self, pts: int) -> float:
         """Seconds from the beginning of the file to a frame at `pts` (ns)."""
-        if self._fps or pts < self._pts:
+        if self._fps or pts <= self._pts:
             return self.seconds
         return (round(pts * TICKS / 1e9) - self._start) / TICKS if self.frames else 0.0
 

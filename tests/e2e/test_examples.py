@@ -66,4 +66,4 @@ def test_a_recording_as_a_table_in_a_program_of_ones_own(tmp_path: Path):
     assert {row[4] for row in rows if row[4] != "NaN"} <= {*LABELS, UNCERTAIN}
     done = example("recording.py", "nowhere.mp4")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "emograph: error: video: no such file 'nowhere.mp4'"
+    assert done.stderr.splitlines()[-1] == f"emograph: error: video: no such file '{ROOT / 'nowhere.mp4'}'"

@@ -163,6 +163,12 @@ def test_start_and_end(tmp_path: Path, start: str, end: str | None, expected: ra
     assert [b.pts for b in twice] == [(expected[0] + n) * SECOND // 10 for n in range(2 * len(expected))]
 
 
+def test_start_does_not_move_the_rate(tmp_path: Path) -> None:
+    """At most so many frames a second, counted from the first, wherever that is."""
+    with harness(film(tmp_path / "a.mp4", 80, fps=10), start="1.9s", fps=1) as h:
+        assert [b.pts for b in h.pull(4)] == [n * SECOND // 10 for n in (19, 29, 39, 49)]
+
+
 def test_start_is_exact_even_when_the_container_jumps_too_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jump = Reader.jump
     monkeypatch.setattr(Reader, "jump", lambda self, ms, limit: jump(self, ms + 3000, limit))

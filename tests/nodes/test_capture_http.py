@@ -107,7 +107,7 @@ def test_stop_while_the_camera_is_away(camera: Server) -> None:
 
 
 def test_each_reason_of_an_absence_is_told_once(camera: Server) -> None:
-    h = harness(camera, "stream", timeout="2s")
+    h = harness(camera, "stream")
     gone, silent = (False, "the stream ended"), (False, f"nothing listens on 127.0.0.1:{camera.port}")
     with Playing(h) as playing:
         for _ in range(2):
@@ -125,15 +125,26 @@ def test_camera_that_is_away_when_its_process_is_started_again(camera: Server) -
     """Its neighbours are not kept waiting, and its frames have the size that they had."""
     camera.stop()
     node = Capture("door", uri=f"http://127.0.0.1:{camera.port}/stream")
-    node.restarted, node.live, node.shape_before = True, True, (60, 80, 3)
+    node.restarted, node.live, node.shape_before = True, True, (60, 60, 3)
     h = Harness(node, lossless=True)
-    assert h.info == VideoInfo(60, 80, 3, 0.0)
+    assert h.info == VideoInfo(60, 60, 3, 0.0)
     with Playing(h) as playing:
         playing.until(lambda: h.statuses != [])
         camera.start()
         playing.frames(3)
     assert h.statuses == [(False, f"nothing listens on 127.0.0.1:{camera.port}"), (True, "")]
-    assert {b.frame.shape for b in playing.buffers} == {(60, 80, 3)}
+    assert {b.frame.shape for b in playing.buffers} == {(60, 60, 3)}
+    assert playing.buffers[2].frame[30].any()
+    assert not playing.buffers[2].frame[:5].any()  # it is of another shape now: with borders
+
+
+def test_camera_that_shall_not_come_back_is_waited_for_when_its_process_is_started_again(camera: Server) -> None:
+    camera.stop()
+    node = Capture("door", uri=f"http://127.0.0.1:{camera.port}/stream", reconnect=False)
+    node.restarted, node.live, node.shape_before = True, True, (60, 60, 3)
+    with pytest.raises(UserError, match="nothing listens on"):
+        Harness(node, lossless=True)
+    camera.start()  # for the fixture to stop
 
 
 def test_camera_that_is_away_at_the_start_joins(camera: Server, capfd: pytest.CaptureFixture[str]) -> None:

@@ -98,6 +98,14 @@ def test_a_frame_on_the_beat_is_searched(monkeypatch, fps: float, interval: str)
     assert len(calls) == 40
 
 
+def test_pictures_a_second_apart_have_nothing_to_do_with_each_other():
+    frames = camera(4)
+    for n, buffer in enumerate(frames):
+        buffer.pts = n * 1_000_000_000
+        buffer.meta["picture"] = f"{n}.jpg"
+    assert [[r.track for r in b.regions] for b in detect(frames, track_confirm=1)] == [[1], [2], [3], [4]]
+
+
 def test_one_frame_a_second_keeps_the_face_and_finds_it_in_each():
     frames = camera(12)
     for n, buffer in enumerate(frames):

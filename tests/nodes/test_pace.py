@@ -1,4 +1,4 @@
-"""The usual step between frames: quick to learn that it is shorter, slow to believe that it is longer."""
+"""The usual step between frames, whatever single ones there are."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from nodes.pace import Pace
         ([], 0),
         ([5], 0),
         ([5, 7], 2),
-        ([0, 1, 2, 2.25], 0.25),
-        ([0, 1, 2, 102], 2),  # one gap
-        ([0, 1, 101, 201, 301], 8),  # it has become slow
+        ([0, 1, 101], 1),  # one gap
+        ([0, 1, 2, 102], 1),
+        ([0, 5, 10, 15, 15.1, 20, 25], 5),  # two that came together
+        ([0, 1, 2, 3, 4, 5, 105, 205, 305], 100),  # it has become slow
         ([0, 1, 1, 0, 1], 1),  # times that do not rise
     ],
 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from nodes.videosink import VideoSink
 from pipeline import GraphError, Harness, UserError
+from pipeline.graph import expand
+from pipeline.load import load
 from tests.nodes.recordings import MS, SECOND, clip, read
 
 WALL = 1_795_976_100 * SECOND
@@ -44,11 +48,11 @@ def test_each_segment_is_a_file_of_its_own_and_no_frame_is_missing(tmp_path: Pat
 
 def test_the_newest_of_each_camera_are_kept_those_of_earlier_runs_counted(tmp_path: Path) -> None:
     others = ["door-holiday.mp4", "door-20200101T000000Z.mkv", "my-door-20200101T000000Z.mp4", "notes.txt"]
-    old = ["door-20200101T000000Z.mp4", "door-20261129T181459Z.mp4", "door-20261129T181459Z-2.mp4"]
+    old = ["door-20200101T000000Z.mp4", *(f"door-20261129T181459Z{n}.mp4" for n in ("", "-2", "-9", "-10"))]
     for name in (*others, *old):
         (tmp_path / name).touch()
     record(5, ("door", "desk"), location=f"{tmp_path}/{{camera}}-{{time}}.mp4", segment=2, keep=4)
-    kept = ["door-20261129T181459Z-2.mp4", *(f"door-20261129T18150{second}Z.mp4" for second in (0, 2, 4))]
+    kept = ["door-20261129T181459Z-10.mp4", *(f"door-20261129T18150{second}Z.mp4" for second in (0, 2, 4))]
     desk = [f"desk-20261129T18150{second}Z.mp4" for second in (0, 2, 4)]
     assert names(tmp_path) == sorted([*others, *kept, *desk])
 
@@ -57,6 +61,53 @@ def test_the_segment_that_is_written_stays_when_the_clock_was_set_back(tmp_path:
     (tmp_path / "a-20991231T235959Z.mp4").touch()
     record(1, location=f"{tmp_path}/a.mp4", segment=10, keep=1)
     assert names(tmp_path) == ["a-20261129T181500Z.mp4"]
+
+
+@pytest.mark.parametrize("location", ["{time}.mp4", "{time}-{camera}.mp4", "{camera}-{time}.mp4"])
+def test_cameras_whose_names_end_in_numbers_keep_their_own(tmp_path: Path, location: str) -> None:
+    h = record(5, ("door-2", "door"), location=f"{tmp_path}/{location}", segment=1, keep=2)
+    assert len(names(tmp_path)) == 4
+    assert sum(re.search(r"door-2[-.]", name) is not None for name in names(tmp_path)) == 2
+    assert sum(text.startswith("deleted ") for level, text in h.logs if level == "info") == 6
+
+
+def test_segments_that_begin_in_one_second_stay_in_their_order(tmp_path: Path) -> None:
+    """A recording is read in less time than it lasts. What was deleted gives no name free."""
+    frames = clip(count=10, height=48, width=64)
+    with Harness(VideoSink(location=f"{tmp_path}/a.mp4", segment=1, keep=2)) as h:
+        for n in range(80):
+            buffer = h.buffer(frames[n % 10], pts=n * 100 * MS)
+            buffer.wall = WALL
+            h.push_all([buffer])
+    assert names(tmp_path) == ["a-20261129T181500Z-7.mp4", "a-20261129T181500Z-8.mp4"]
+
+
+def test_the_graph_s_own_recording_is_not_deleted(tmp_path: Path) -> None:
+    recording = tmp_path / "door-20260101T000000Z.mp4"
+    recording.touch()
+    graph = f"capture uri={recording} ! videosink location={tmp_path}/door.mp4 segment=5s"
+    expand(load(graph))
+    with pytest.raises(GraphError, match=f"{recording}"):
+        expand(load(f"{graph} keep=1"))
+
+
+@pytest.mark.parametrize(
+    ("properties", "pts", "lengths"),
+    [
+        ({"fps": 5}, range(0, 3000, 100), [10, 10, 10]),  # of the file's own rate
+        ({}, [*range(0, 1500, 100), *range(0, 1500, 100)], [20, 10]),  # the source began anew
+        ({}, [0] * 60, [50, 10]),  # a source without times: 25 a second
+    ],
+)
+def test_a_segment_is_as_long_as_its_file_plays(
+    tmp_path: Path, properties: dict, pts: Sequence[int], lengths: list[int]
+) -> None:
+    frames = clip(count=10, height=48, width=64)
+    with Harness(VideoSink(location=f"{tmp_path}/a.mkv", segment=2, **properties)) as h:
+        for n, at in enumerate(pts):
+            h.push(frames[n % 10], pts=at * MS)
+    order = sorted(tmp_path.iterdir(), key=lambda path: (len(path.name), path.name))
+    assert [len(read(path)[0]) for path in order] == lengths
 
 
 def test_what_cannot_be_deleted_is_told(tmp_path: Path) -> None:
@@ -103,6 +154,7 @@ def test_properties_that_do_not_go_together(properties: dict, message: str) -> N
     [
         ("{time}/a.mp4", "{time} belongs into the name of the file, not of its folder"),
         ("{date}.mp4", "names {date}; only {camera} and {time} are known"),
+        ("{time}-{time}.mp4", "names {time} twice"),
     ],
 )
 def test_locations_that_cannot_be(tmp_path: Path, location: str, message: str) -> None:
