@@ -31,7 +31,7 @@ from pipeline.events import encode, topic
 
 _LINGER_MS = 500  # how long `close` may wait for what is queued for slow subscribers
 _PATIENCE = 1.0  # seconds from the start on in which the first subscriber is waited for; most try every 0.1 to 0.2
-_COMPANY = 0.2  # seconds from the start on in which others are waited for, once one is there
+_COMPANY = 0.4  # seconds from the start on in which others are waited for, once one is there
 _PAUSE = 0.005  # seconds between two looks for them
 
 
