@@ -40,7 +40,7 @@ class Process:
     """Such ends in a row, whether buffers passed between them or not."""
     failures_total: int = 0
     attempts: int = 0
-    """To open what is away, since then."""
+    """In a row, to open what is away."""
     restarts_total: int = 0
     not_before: float = 0.0
     died_at: float = 0.0
