@@ -318,3 +318,15 @@ def test_fill_says_whether_there_was_a_frame(more: object, frames: int):
 def test_a_fill_that_does_not_say_whether_there_was_a_frame(more: object):
     with Harness(Still(more)) as h, pytest.raises(TypeError, match=f"must return True, or False .* returned {more!r}"):
         h.pull(1)
+
+
+def test_a_batch_node_may_take_buffers_out_of_its_list_as_in_a_graph():
+    class Taker(BatchTransform):
+        sink = pad("video/raw", access="none")
+        src = pad("video/raw")
+
+        def transform_batch(self, buffers: list[Buffer]) -> list[Buffer | None]:
+            return [buffers.pop(0) for _ in range(len(buffers))]
+
+    with Harness(Taker("n")) as h:
+        assert len(h.push_all([h.buffer(), h.buffer()])) == 2

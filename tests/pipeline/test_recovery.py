@@ -498,16 +498,11 @@ def test_a_camera_that_is_away_after_a_restart_is_waited_for(tmp_path: Path, mon
     assert run.ledgers["a"].captured == 60
 
 
-def test_what_an_ended_process_has_said_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("end", ["transform(self, buffer): os._exit(1)", "close(self): os._exit(0)"])
+def test_what_an_ended_process_has_said_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str):
     """On a busy machine its end is known before its last words have come: else a camera that is away were a crash."""
     monkeypatch.setattr(supervisor_module, "LAST_WORDS", 60.0)
-    code = (
-        "import os\n"
-        "from tests.support.enginenodes import Work\n"
-        "class Plugin(Work):\n"
-        "    def transform(self, buffer):\n"
-        "        os._exit(1)\n"
-    )
+    code = f"import os\nfrom tests.support.enginenodes import Work\nclass Plugin(Work):\n    def {end}\n"
     register_plugin(monkeypatch, tmp_path, "mute", code)
     speakers: list[threading.Thread] = []
 
@@ -517,6 +512,7 @@ def test_what_an_ended_process_has_said_is_waited_for(tmp_path: Path, monkeypatc
         time.sleep(0.3)
         with zmq.Context() as context, context.socket(zmq.DEALER) as line:
             line.setsockopt(zmq.IDENTITY, b"w")
+            line.setsockopt(zmq.LINGER, 1000)
             line.connect(bus)
             line.send(pack({"say": "error", "text": "w: the disk is full"}))
             line.send(pack({"say": "state", "state": "NULL"}))
@@ -528,9 +524,34 @@ def test_what_an_ended_process_has_said_is_waited_for(tmp_path: Path, monkeypatc
             speakers.append(threading.Thread(target=speak_for, args=(psutil.Process(child.pid), bus)))
             speakers[0].start()
 
-    run = run_graph("numbers name=a ! mute name=w ! nothing", [], tick)
+    run = run_graph("numbers name=a num_buffers=30 ! mute name=w ! nothing", [], tick)
     speakers[0].join()
     assert run.error == "w: the disk is full"
+
+
+def test_whatever_ends_a_process_its_other_nodes_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also what Python does not count among the ordinary exceptions."""
+    closed = tmp_path / "closed"
+    code = (
+        "import asyncio\n"
+        "from tests.support.enginenodes import Work\n"
+        "class Plugin(Work):\n"
+        "    def transform(self, buffer):\n"
+        "        if self.name == 'one' and not self.restarted and buffer.sequence == 5:\n"
+        "            raise asyncio.CancelledError\n"
+        "        return buffer\n"
+        "    def close(self):\n"
+        f"        print(self.name, file=open({str(closed)!r}, 'a'))\n"
+    )
+    register_plugin(monkeypatch, tmp_path, "broken", code)
+    run = run_graph(
+        "numbers name=a num_buffers=20 ! broken name=one process=p ! broken name=two process=p ! nothing",
+        ["mode=lossless"],
+    )
+    assert run.error is None
+    assert sorted(closed.read_text().split()) == ["one", "one", "two", "two"]
+    assert run.supervisor.processes["p"].failures_total == 1
+    assert run.said("CancelledError")
 
 
 def test_nobody_is_killed_because_all_of_us_stood_still(monkeypatch: pytest.MonkeyPatch):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pipeline import Buffer, Mark, ring
+from pipeline import Buffer, Mark, VideoInfo, ring
 from pipeline.buffer import WHOLE
 from pipeline.plan import NodePlan
 from pipeline.source import SourceRunner
@@ -216,3 +216,41 @@ def test_a_source_is_closed_once_the_stream_ends(fd: int, link: Link):
     runner.node.close = lambda: closed.append(True)
     runner.close()
     assert closed == [True]
+
+
+class Camera(Numbers):
+    """A camera by its class, which keeps what it found when it was opened."""
+
+    live = True
+
+    def open(self) -> VideoInfo:
+        self.found = self.live, self.shape_before
+        info = super().open()
+        self.live = True
+        return info
+
+
+def test_a_camera_that_takes_over_finds_what_was_before(link: Link):
+    fd, found = ring.create(), []
+    for restarted in (True, False, True):  # the process before the first died while it was opening
+        node = Camera("a")
+        SourceRunner(node, PLAN, [link], fd, planes=1, budget_ns=0, phase=0.0, log=lambda level, name, text: None).open(
+            restarted
+        )
+        found.append(node.found)
+    assert found == [(True, None), (True, None), (True, (48, 64, 3))]
+
+
+def test_what_a_source_writes_into_the_engines_fields_is_set_right(link: Link):
+    class Meddler(Numbers):
+        def fill(self, buffer: Buffer) -> bool:
+            more = super().fill(buffer)
+            buffer.shape, buffer.stream, buffer.weight, buffer.slot = (480, 640, 3), "nowhere", 1, 7
+            return more
+
+    runner = source(ring.create(), link)
+    runner.node = Meddler("a")
+    runner.node.open()
+    capture(runner)
+    [sent] = link.frames
+    assert (sent.shape, sent.stream, sent.weight, sent.slot < 7) == ((48, 64, 3), "a", WHOLE, True)
