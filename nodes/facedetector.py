@@ -20,6 +20,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from nodes.motion import Area
 from nodes.preprocess import DEFAULT, Preprocess, preprocess
 from pipeline import UserError
 
@@ -109,14 +110,14 @@ class FaceDetector:
         found = self.scan(grey)
         return found.boxes, found.scores
 
-    def scan(self, grey: np.ndarray) -> Detections:
-        """The same as `detect`, with the neighbours of each face."""
-        return self._scan(grey, self.scale_factor, self.min_neighbors)
+    def scan(self, grey: np.ndarray, areas: Sequence[Area] | None = None) -> Detections:
+        """The same as `detect`, with the neighbours of each face; `areas` as in `sweep`."""
+        return merged(self._parts(grey, areas, self.scale_factor, self.min_neighbors))
 
     def sweep(
         self,
         grey: np.ndarray,
-        areas: Sequence[tuple[int, int, int, int]] | None = None,
+        areas: Sequence[Area] | None = None,
         known: Sequence[Sequence[float]] = (),
     ) -> Detections:
         """Places that may hold a face, for a third of the time of `scan`; `look` at each to know.
@@ -131,10 +132,7 @@ class FaceDetector:
                 left, top, right, bottom = (max(0, int(v)) for v in (x, y, x + w, y + h))
                 face = grey[top:bottom, left:right]
                 face[...] = round(face.mean()) if face.size else 0
-        parts = []
-        for left, top, right, bottom in [(0, 0, grey.shape[1], grey.shape[0])] if areas is None else areas:
-            found = self._scan(grey[top:bottom, left:right], 1 + COARSE * (self.scale_factor - 1), 1, grey.shape[1])
-            parts.append(found._replace(boxes=found.boxes + np.array([left, top, 0, 0], np.float32)))
+        parts = self._parts(grey, areas, 1 + COARSE * (self.scale_factor - 1), 1)
         return _joined(parts) if parts else NOTHING
 
     def look(
@@ -172,10 +170,21 @@ class FaceDetector:
         found = self._search(cut, self.scale_factor, neighbors, low, high, first=True)
         return found._replace(boxes=found.boxes / np.float32(scale) + np.array([x0, y0, 0, 0], np.float32))
 
-    def _scan(self, grey: np.ndarray, scale_factor: float, min_neighbors: int, width: int = 0) -> Detections:
-        """A search of a picture, or of a part of one that is `width` pixels wide."""
+    def _parts(
+        self, grey: np.ndarray, areas: Sequence[Area] | None, scale_factor: float, min_neighbors: int
+    ) -> list[Detections]:
+        """A search of each area of a picture, None for all of it."""
         _check(grey)
-        scale = self.scale(width or grey.shape[1])
+        height, width = grey.shape
+        parts = []
+        for left, top, right, bottom in [(0, 0, width, height)] if areas is None else areas:
+            found = self._scan(grey[top:bottom, left:right], scale_factor, min_neighbors, width)
+            parts.append(found._replace(boxes=found.boxes + np.array([left, top, 0, 0], np.float32)))
+        return parts
+
+    def _scan(self, grey: np.ndarray, scale_factor: float, min_neighbors: int, width: int) -> Detections:
+        """A search of a part of a picture that is `width` pixels wide."""
+        scale = self.scale(width)
         if scale < 1.0:
             if round(min(grey.shape) * scale) < self.window:  # OpenCV refuses to shrink a thin picture to no height
                 return NOTHING

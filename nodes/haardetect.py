@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from nodes.facedetector import Detections, FaceDetector, cut_patches, merged
-from nodes.motion import ChangeMap
+from nodes.facedetector import NOTHING, Detections, FaceDetector, cut_patches, merged
+from nodes.motion import Area, ChangeMap
 from nodes.preprocess import DEFAULT, Preprocess
 from nodes.shortage import Shortage
 from nodes.tracker import Track, Tracker, iou
+from nodes.zones import Rectangle, RectanglesByCamera, common, inside, named, of_camera
 from pipeline import Buffer, Mark, Properties, Region, Seconds, Transform, UserError, pad
 
 __all__ = ["FaceDetector", "HaarDetect", "cut_patches"]
@@ -65,6 +66,14 @@ class HaarDetectProperties(Properties):
         "shrunk frame are not found",
     )
     min_score: float | None = Field(None, description="leave out faces with a lower score; unset: none")
+    roi: RectanglesByCamera = Field(
+        {},
+        description="look for faces only here: one or several [x, y, width, height] in fractions of the frame, or a "
+        "map with those of each camera. A face is found once all of it lies inside, and kept while its middle does",
+    )
+    ignore: RectanglesByCamera = Field(
+        {}, description="leave out faces whose middle lies here, such as a poster's or a screen's; given like roi"
+    )
     track_confirm: int = Field(
         2, ge=1, le=100, description="frames in which a doubtful face must be found before it is reported"
     )
@@ -112,12 +121,17 @@ class HaarDetect(Transform):
     A region's `track` is stable through the life of a face in the picture and unique per camera within a run: 1, 2, 3
     ...; should this process die, ids go on from 1000 times the number of the next frame (3412001, 3412002 ...). Its
     score is the sum of the cascade's last stage. A face missed in this frame is reported where it is expected to be,
-    with `attrs["held"]` true. `meta["margin"]` is the margin that the patches were cut with.
+    with `attrs["held"]` true. `meta["margin"]` is the margin that the patches were cut with; `meta["roi"]` and
+    `meta["ignore"]` are, where these are set, the areas in pixels: left, top, right, bottom.
     """
 
     Properties = HaarDetectProperties
     sink = pad("video/raw", format="BGR", access="read")
     src = pad("video/raw", format="BGR", adds="faces")
+
+    @classmethod
+    def cameras(cls, props: HaarDetectProperties) -> list[str]:
+        return [*named(props.roi), *named(props.ignore)]
 
     def open(self) -> None:
         p = self.props
@@ -142,9 +156,10 @@ class HaarDetect(Transform):
             phase = 0.0 if self.lossless else zlib.crc32(buffer.stream.encode()) / 2**32
             props = self.props
             intervals = props.full_scan_interval, props.still_scan_interval, props.busy_scan_interval
-            stream = _Stream(self._detector, tracker, *intervals, phase)
+            zones = _Zones(of_camera(props.roi, buffer.stream), of_camera(props.ignore, buffer.stream))
+            stream = _Stream(self._detector, tracker, zones, *intervals, phase)
             self._streams[buffer.stream] = stream
-            self._announce(buffer)
+            self._announce(buffer, zones)
         grey = _grey(buffer.frame, self.name)
         now = stream.seconds(buffer)
         short = not self.lossless and self._shortage.seen(buffer, self.clock())
@@ -155,6 +170,7 @@ class HaarDetect(Transform):
             buffer.regions.append(Region(track.box, track.score, track.id, patch=patch, attrs=attrs))
         if tracks:
             buffer.meta["margin"] = self._spec.margin
+        buffer.meta |= stream.zones.told
         self.observe("faces", len(tracks))
         return buffer
 
@@ -169,15 +185,48 @@ class HaarDetect(Transform):
         """
         return 1 + IDS_PER_FRAME * buffer.sequence if self.restarted else 1
 
-    def _announce(self, buffer: Buffer) -> None:
+    def _announce(self, buffer: Buffer, zones: _Zones) -> None:
         """Say once per camera what cannot be found in it."""
         height, width, _ = buffer.shape
         smallest = self._detector.smallest(width)
+        zones.fit(height, width)
         what = f"{buffer.stream}: {width}x{height} is searched for faces from {smallest:.0f} pixels up"
-        if smallest > min(height, width):
+        if zones.roi is not None:
+            what += " in its roi"
+        areas = zones.roi or [(0, 0, width, height)]
+        if all(smallest > min(right - left, bottom - top) for left, top, right, bottom in areas):
             self.log("warning", f"{what}: none can be found")
         elif smallest > self.props.min_size:
             self.log("info", f"{what}; for those from min_size={self.props.min_size} up set detect_width=0")
+
+
+class _Zones:
+    """Which faces of one camera count, by where they are."""
+
+    def __init__(self, roi: list[Rectangle], ignore: list[Rectangle]) -> None:
+        self._given = roi, ignore
+        self.roi: list[Area] | None = None
+        """Where to look, in pixels; None for everywhere."""
+        self._ignore: list[Area] = []
+        self.told: dict[str, list[Area]] = {}
+        """For the metadata of a buffer."""
+
+    def fit(self, height: int, width: int) -> None:
+        """Frames have this size from now on."""
+        roi, self._ignore = ([part.area(height, width) for part in parts] for parts in self._given)
+        self.roi = roi or None
+        self.told = {key: areas for key, areas in (("roi", roi), ("ignore", self._ignore)) if areas}
+
+    def of(self, areas: list[Area]) -> list[Area]:
+        """What of some areas shall be searched."""
+        return areas if self.roi is None else common(areas, self.roi)
+
+    def counting(self, found: Detections) -> Detections:
+        """Those that count."""
+        if not self.told or not len(found.boxes):
+            return found
+        count = ~inside(found.boxes, self._ignore)
+        return found.take(count if self.roi is None else count & inside(found.boxes, self.roi))
 
 
 class _Stream:
@@ -192,12 +241,14 @@ class _Stream:
         self,
         detector: FaceDetector,
         tracker: Tracker,
+        zones: _Zones,
         scan_interval: float,
         still_interval: float,
         busy_interval: float,
         phase: float,
     ) -> None:
         self.tracker = tracker
+        self.zones = zones
         self._detector = detector
         self._changes = ChangeMap()
         self._interval = scan_interval
@@ -214,9 +265,12 @@ class _Stream:
         picture, such as a photograph."""
         if now < self._now or grey.shape != self._shape:  # what was seen in a frame of another size was elsewhere
             self.restart()
+        if grey.shape != self._shape:
+            self.zones.fit(*grey.shape)
         self._now, self._shape = now, grey.shape
         self.tracker.advance(now, alone)
-        found = self._search(grey, now, short) if self._interval else self._detector.scan(grey)
+        found = self._search(grey, now, short) if self._interval else self._detector.scan(grey, self.zones.roi)
+        found = self.zones.counting(found)
         sure = found.neighbors >= SURE * self._detector.min_neighbors
         return self.tracker.update(found.boxes, found.scores, sure)
 
@@ -238,8 +292,9 @@ class _Stream:
             if everything:
                 self._next_full_sweep = self._due(now, self._still_interval)
             smallest = self._detector.smallest(grey.shape[1])
-            areas = self._changes.take(grey, known, smallest=smallest, all_of_it=everything)
-            places = self._detector.sweep(grey, areas, known).boxes if areas else []
+            areas = self.zones.of(self._changes.take(grey, known, smallest=smallest, all_of_it=everything))
+            found = self._detector.sweep(grey, areas, known) if areas else NOTHING
+            places = self.zones.counting(found).boxes  # a poster would be looked at closely each time
             new = [box for box in places if all(iou(box, other) < SAME for other in known)]
             parts += [self._detector.look(grey, box) for box in new]
         return merged(parts)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.caps import mismatch
 from pipeline.endpoints import collide
-from pipeline.errors import GraphError, UserError, explain, redact_setting, spelt
+from pipeline.errors import GraphError, UserError, did_you_mean, explain, redact_setting, spelt
 from pipeline.node import Node, check_properties, is_secret
 from pipeline.plan import NodePlan, Plan
 from pipeline.registry import NodeType, find
@@ -252,6 +252,7 @@ def _expand(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], or
             )
     plan = Plan(spec.name, spec.mode, spec.latency_budget, nodes)
     _check_one_way(plan)
+    _check_cameras(plan, spec, classes)
     _check_files(plan, spec, classes)
     node_classes = {n: classes[p.base][1] for n, p in nodes.items()}
     for camera in plan.sources:
@@ -276,6 +277,17 @@ def _check_one_way(plan: Plan) -> None:
                         f"{node.name}; link it to one of them"
                     )
                 fed_by[target] = node.name
+
+
+def _check_cameras(plan: Plan, spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]]) -> None:
+    """A camera that a node is told something about is one whose frames it gets; else a misspelt name has no effect."""
+    for node in spec.nodes.values():
+        cls = classes[node.name][1]
+        reached = [camera for copy in plan.nodes.values() if copy.base == node.name for camera in copy.streams]
+        with _asking(node.where, node, "which cameras it is told of"):
+            for camera in cls.cameras(check_properties(cls, node.properties, node.name)):
+                if camera not in reached:
+                    raise GraphError(f"no camera '{camera}' reaches it{did_you_mean(camera, reached)}")
 
 
 def _check_files(plan: Plan, spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]]) -> None:
@@ -322,7 +334,7 @@ def _check_addresses(
 
 
 @contextmanager
-def _asking(where: str, node: NodePlan, what: str) -> Iterator[None]:
+def _asking(where: str, node: NodeSpec | NodePlan, what: str) -> Iterator[None]:
     """Errors of a class method that a plugin has written, told with their place."""
     try:
         yield

@@ -107,6 +107,8 @@ def _type(annotation: Any) -> str:
     """What one writes in a graph file, where the name of a Python type would not say it."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is None and isinstance(annotation, type):
+        if fields := getattr(annotation, "_fields", ()):  # a NamedTuple
+            return f"[{', '.join(fields)}]"
         return " | ".join(map(_written, annotation)) if issubclass(annotation, Enum) else annotation.__name__
     if origin is Annotated:
         return _type(arguments[0])

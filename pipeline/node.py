@@ -138,6 +138,11 @@ class Node:
         """The addresses that it listens at, `tcp://HOST:PORT` or `ipc://PATH`. None may be another node's too."""
         return []
 
+    @classmethod
+    def cameras(cls, props: Any) -> list[str]:
+        """The cameras that a node's properties name. The frames of each must reach the node."""
+        return []
+
     def open(self) -> Any:
         """NULL -> READY: acquire what is needed (files, models, sockets). UserError here stops the start."""
 

@@ -91,7 +91,19 @@ def report() -> None:
     colours.save(picture, optimize=True)
 
 
-PICTURES: dict[str, Callable[[], None]] = {"graph": graph, "demo": demo, "top": top, "report": report}
+def roi() -> None:
+    """A frame of which parts are masked, not searched, and ignored."""
+    with tempfile.TemporaryDirectory() as folder:
+        quiet = ("-q", "--set", "mode=lossless")
+        emograph("launch", f"testsrc faces=3 seed=4 duration=3s ! videosink location={folder}/door.mp4", *quiet)
+        camera = f"capture name=door uri={folder}/door.mp4 mask=0.85,0.75,0.15,0.25"
+        faces = "haardetect roi=0.35,0.05,0.65,0.9 ignore=0.72,0.1,0.2,0.26 ! emotion ! overlay roi=true latency=false"
+        emograph("launch", f"{camera} ! {faces} ! picturesink format=png location={folder}/pictures", *quiet)
+        frame = sorted(Path(folder, "pictures").iterdir())[40]
+        Image.open(frame).save(HERE / "roi.webp", quality=85, method=6)
+
+
+PICTURES: dict[str, Callable[[], None]] = {"graph": graph, "demo": demo, "top": top, "report": report, "roi": roi}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PICTURES:

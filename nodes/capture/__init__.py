@@ -26,6 +26,7 @@ from nodes.capture.timeline import RateLimit
 from nodes.capture.uri import Place, parse, redact
 from nodes.capture.why import why
 from nodes.rates import SLOWEST
+from nodes.zones import Rectangles
 from pipeline.buffer import Buffer
 from pipeline.caps import pad
 from pipeline.durations import Seconds
@@ -65,6 +66,11 @@ class Capture(Source):
         )
         width: int | None = Field(None, ge=16, le=16384, description="frame width; keeps the aspect if alone")
         height: int | None = Field(None, ge=16, le=16384, description="frame height; keeps the aspect if alone")
+        mask: Rectangles = Field(
+            [],
+            description="black from the start, so that no other node sees it: one or several [x, y, width, height] in "
+            "fractions of the frame",
+        )
         loop: bool = Field(False, description="start a recording over when it ends")
         start: Seconds = Field(0.0, description="where in a recording to start")
         end: Seconds | None = Field(
@@ -189,7 +195,12 @@ class Capture(Source):
             if picture is not None and not (self.props.width and self.props.height):
                 buffer.resize(*self._canvas.room_for(picture))
             take = lambda into: picture  # noqa: E731 - it is decoded, and need not be twice
-        return self._canvas.write(take, buffer.frame)
+        if not self._canvas.write(take, buffer.frame):
+            return False
+        for part in self.props.mask:
+            left, top, right, bottom = part.area(*buffer.frame.shape[:2])
+            buffer.frame[top:bottom, left:right] = 0
+        return True
 
     def close(self) -> None:
         if self._frames is not None:

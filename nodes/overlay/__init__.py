@@ -8,6 +8,7 @@ decides nothing and changes no metadata.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import cv2
@@ -15,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from nodes.lettering import Colour, block, shorten
+from nodes.motion import Area
 from nodes.overlay.look import Look, colour_of, ink
 from nodes.overlay.notes import Chip, Note, Panel
 from nodes.overlay.placement import Rect, place
@@ -39,6 +41,7 @@ class Overlay(Transform):
         blur: bool = Field(
             False, description="make detected faces unrecognisable; one that was not detected stays as it is"
         )
+        roi: bool = Field(False, description="darken what haardetect leaves out: what is outside its roi, or ignored")
         thickness: int = Field(0, ge=0, le=64, description="line width of a box in pixels; 0: by frame size")
 
     def transform(self, buffer: Buffer) -> Buffer:
@@ -50,6 +53,8 @@ class Overlay(Transform):
         if props.blur:
             for box in boxes:
                 obscure(frame, box)
+        if props.roi:
+            darken(frame, buffer.meta.get("roi", ()), buffer.meta.get("ignore", ()))
         for region, box in faces:
             draw_box(frame, box, colour_of(region.label), look)
         taken = self._draw_corners(frame, buffer, look)
@@ -113,6 +118,23 @@ def obscure(frame: np.ndarray, box: Rect) -> None:
     size = part.shape[1], part.shape[0]
     blocks = cv2.resize(part, (min(6, size[0]), min(6, size[1])), interpolation=cv2.INTER_AREA)
     part[:] = cv2.resize(blocks, size, interpolation=cv2.INTER_NEAREST)
+
+
+def darken(frame: np.ndarray, roi: Sequence[Area], ignored: Sequence[Area]) -> None:
+    """Half the brightness for what is outside of all areas of `roi`, if there are any, and for what is in `ignored`.
+
+    Areas are left, top, right, bottom, in pixels.
+    """
+    if not (roi or ignored):
+        return
+    dark = cv2.convertScaleAbs(frame, alpha=0.5)
+    bright = frame.copy()
+    if roi:
+        frame[:] = dark
+    for left, top, right, bottom in roi:
+        frame[top:bottom, left:right] = bright[top:bottom, left:right]
+    for left, top, right, bottom in ignored:
+        frame[top:bottom, left:right] = dark[top:bottom, left:right]
 
 
 def draw_box(frame: np.ndarray, box: Rect, colour: Colour, look: Look) -> None:

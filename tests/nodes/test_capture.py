@@ -194,6 +194,19 @@ def test_size(tmp_path: Path, wanted: dict[str, int], size: tuple[int, int]) -> 
     assert [number(b.frame) for b in buffers] == list(range(5))
 
 
+@pytest.mark.parametrize("wanted", [{}, {"width": 128}])
+def test_what_is_masked_is_black_in_every_frame(tmp_path: Path, wanted: dict[str, int]) -> None:
+    with harness(film(tmp_path / "a.mp4", 6), mask=[[0, 0, 0.25, 0.5], [0.75, 0.75, 0.25, 0.25]], **wanted) as h:
+        buffers = h.pull(10)
+    assert len(buffers) == 6
+    for buffer in buffers[1:]:
+        height, width = buffer.shape[:2]
+        black = (buffer.frame == 0).all(axis=2)
+        expected = np.zeros((height, width), bool)
+        expected[: height // 2, : width // 4] = expected[height * 3 // 4 :, width * 3 // 4 :] = True
+        assert np.array_equal(black, expected)
+
+
 def test_turned_video_is_upright(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", 3)
     data = bytearray(path.read_bytes())

@@ -116,6 +116,25 @@ def test_the_box_has_the_colour_of_its_label(label: str | None) -> None:
     assert (frame[:140] == BACKGROUND).all()
 
 
+@pytest.mark.parametrize(
+    ("meta", "dark"),
+    [
+        ({}, []),
+        ({"roi": [(0, 0, 320, 480), (300, 0, 400, 480)]}, [np.s_[:, 400:]]),
+        ({"ignore": [(0, 0, 64, 48)]}, [np.s_[:48, :64]]),
+        ({"roi": [(0, 0, 320, 480)], "ignore": [(0, 0, 64, 48)]}, [np.s_[:, 320:], np.s_[:48, :64]]),
+    ],
+)
+def test_what_the_detector_leaves_out_is_darkened(meta: dict, dark: list) -> None:
+    for wanted in (False, True):
+        with Harness(Overlay(roi=wanted, **bare())) as h:
+            (out,) = h.push(blank(480, 640), regions=[], meta=meta)
+        expected = blank(480, 640)
+        for part in dark if wanted else []:
+            expected[part] = np.array(BACKGROUND) // 2
+        assert np.abs(out.frame.astype(int) - expected).max() <= 1
+
+
 @pytest.mark.parametrize("thickness", [0, 1, 9])
 def test_thickness_is_the_width_of_the_line(thickness: int) -> None:
     frame = draw(blank(480, 640), [region((200, 150, 100, 120))], **bare(thickness=thickness))

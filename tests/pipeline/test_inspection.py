@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, IntEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import pytest
 from pydantic import Field, StringConstraints
@@ -23,6 +23,11 @@ class Level(IntEnum):
     high = 5
 
 
+class Place(NamedTuple):
+    x: float
+    y: float
+
+
 class Shown(Sink):
     """Has a property of every kind."""
 
@@ -30,6 +35,7 @@ class Shown(Sink):
         weights: dict[str, float] = Field(default_factory=lambda: {"a": 0.5})
         size: tuple[int, int] = (4, 6)
         sizes: list[tuple[int, int]] = Field(default_factory=list)
+        places: list[Place] = Field(default_factory=list)
         marks: tuple[float, ...] | None = None
         colour: Colour = Colour.red
         level: Level | None = Level.high
@@ -53,6 +59,7 @@ class Shown(Sink):
     "row",
     [
         "weights {str: float} {'a': 0.5}", "size [int, int] [4, 6]", "sizes list of [int, int] []", "marks list of float",
+        "places list of [x, y] []",
         "colour r | b r", "level 1 | 5 5", "mode fast | exact fast",
         "tag str x (length >= 1, length <= 8, like ^[a-z]+$)", "short str b (length <= 3, like b+)",
         "step int 2 (>= 2, multiple of 2)", "some int | str 1", "words list of str [] of a language",
