@@ -74,6 +74,8 @@ def redact_setting(name: str, value: Any) -> Any:
     """A property's value as it may be shown: no credentials of a URI, nothing of a password, token or key."""
     if isinstance(value, list):
         return [redact_setting(name, v) for v in value]
+    if isinstance(value, dict):
+        return {key: redact_setting(name, v) for key, v in value.items()}
     if not isinstance(value, str):
         return value
     if value and _SECRET_NAME.search(name):

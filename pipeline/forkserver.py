@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import importlib
 import json
 import os
 import signal
@@ -18,6 +17,8 @@ import socket
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+
+from pipeline.modules import load_module
 
 MAX_MESSAGE = 65536
 MAX_DESCRIPTORS = 250
@@ -98,7 +99,7 @@ def _prepare(started_with: dict[str, str], modules: Sequence[str], environment: 
 def _import(modules: Iterable[str]) -> None:
     for module in modules:
         try:
-            importlib.import_module(module)
+            load_module(module)
         except (Exception, SystemExit):
             continue  # whoever needs it will say what is wrong
 

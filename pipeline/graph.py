@@ -126,6 +126,8 @@ def _check_values(cls: type[Node], node: NodeSpec) -> None:
 
 def _is_utf8(value: Any) -> bool:
     """Whether all text in a value is: what is not would arrive with other letters in the node's process."""
+    if isinstance(value, dict):
+        return all(_is_utf8(part) for item in value.items() for part in item)
     if isinstance(value, list):
         return all(map(_is_utf8, value))
     return not (isinstance(value, str) and re.search("[\ud800-\udfff]", value))
@@ -242,7 +244,7 @@ def _expand(spec: GraphSpec, classes: dict[str, tuple[NodeType, type[Node]]], or
             nodes[own] = NodePlan(
                 own,
                 name,
-                node.type,
+                node.type if found.package else cls.type_name(),  # of a file the class: its path may hold anything
                 found.path,
                 cls.kind,
                 nodes[streams[0]].process if node.process == WITH_CAMERA else node.process or own,

@@ -48,7 +48,8 @@ def print_node(name: str, as_json: bool) -> None:
         })  # fmt: skip
         return
     console = out()
-    console.print(f"[bold]{name}[/bold]  ({cls.kind}, package {found.package}, {found.path})")
+    where = f"package {found.package}, {found.path}" if found.package else found.path
+    console.print(f"[bold]{name}[/bold]  ({cls.kind}, {where})")
     console.print(inspect.getdoc(cls) or "", markup=False)
     console.print("\n[bold]pads[/bold]")
     for which in ("sink", "src"):

@@ -14,7 +14,7 @@ from typing import Any
 
 import zmq
 
-from pipeline import console
+from pipeline import console, modules
 from pipeline.durations import seconds
 from pipeline.errors import GraphError, UserError, printable
 from pipeline.graph import attach, expand
@@ -215,7 +215,7 @@ def missed(plan: Plan, ledgers: Mapping[str, Ledger]) -> str:
 
 def _files(node: NodePlan, written: bool = False) -> list[Path]:
     """What a node of a checked graph reads, or what it writes."""
-    cls = find(node.type).load()
+    cls = modules.load(node.cls)
     props = check_properties(cls, node.properties, node.name)
     return cls.writes(props, node.streams) if written else cls.reads(props)
 

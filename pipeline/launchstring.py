@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipeline.errors import GraphError, did_you_mean
-from pipeline.registry import node_types
+from pipeline.registry import file_of, node_types
 from pipeline.spec import NAME, GraphSpec, fill_in_variables, names_in
 
 
@@ -75,8 +76,13 @@ def parse_launch(text: str) -> GraphSpec:
 
 
 def _number(spec: GraphSpec, type_: str, where: str) -> str:
-    """A name for a node that has none: its type and a number."""
-    if not NAME.fullmatch(type_) and type_ not in node_types():
+    """A name for a node that has none: its type, of a file's the class or the file's own name, and a number."""
+    known = type_ in node_types()
+    if (place := file_of(type_)) and not known:
+        stem = re.sub(r"\W", "_", place[1].lower() or Path(place[0]).stem)
+    elif NAME.fullmatch(type_) or known:
+        stem = type_
+    else:
         hint = did_you_mean(type_, node_types())
         if "!" in type_:
             hint = "; a '!' stands between blanks"
@@ -84,9 +90,9 @@ def _number(spec: GraphSpec, type_: str, where: str) -> str:
             hint = "; blanks part a node's type and its properties, no commas"
         raise GraphError(f"{where}: unknown node type '{type_}'{hint}")
     index = sum(1 for node in spec.nodes.values() if node.type == type_)
-    while f"{type_}{index}" in spec.nodes:
+    while f"{stem}{index}" in spec.nodes:
         index += 1
-    return f"{type_}{index}"
+    return f"{stem}{index}"
 
 
 def scalar(text: str) -> Any:

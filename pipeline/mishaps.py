@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 DROPPED = "the frame is dropped"
 TOLD = 3
 """Of one node; what follows is counted where it costs a frame, and not told."""
 
 
-def told(error: BaseException) -> str:
-    """What went wrong and where, in one line: `ValueError: no such mode (/a/plugin.py:12)`."""
+def told(error: BaseException, leave_out: Container[str] = ()) -> str:
+    """What went wrong and where, in one line: `ValueError: no such mode (/a/plugin.py:12)`.
+
+    leave_out: files that are no place to look for the mistake; nor are those of Python's import.
+    """
     text = " ".join(f"{type(error).__name__}: {error}".split())
     stack = traceback.extract_tb(error.__traceback__)
+    stack = [at for at in stack if at.filename not in leave_out and not at.filename.startswith("<frozen ")]
     return f"{text} ({stack[-1].filename}:{stack[-1].lineno})" if stack else text
 
 

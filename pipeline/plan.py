@@ -16,8 +16,9 @@ from pipeline.wire import pack, unpack
 class NodePlan:
     """One node of the expanded graph (one replica, where a node has several).
 
-    base: its name in the graph file. cls: `module:Class`. streams: the cameras that reach it. routes: camera ->
-    the nodes its buffers go to next. plane: camera -> the plane of the slot that this node may draw on.
+    base: its name in the graph file. cls: `module:Class`, or a file in place of the module. streams: the cameras that
+    reach it. routes: camera -> the nodes its buffers go to next. plane: camera -> the plane of the slot that this node
+    may draw on.
     """
 
     name: str

@@ -1,19 +1,26 @@
 """The registry: node types by name, found through the entry-point group `emograph.nodes`.
 
-A package adds nodes by declaring entry points; nothing here or in `nodes/` changes for it.
+A package adds nodes by declaring entry points; nothing here or in `nodes/` changes for it. A node that is in no package
+has the path of its file for a type: `./mirror.py`, or `./mirror.py:Mirror` where there are several in it.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
 
+from pipeline import modules
 from pipeline.errors import GraphError, UserError, did_you_mean
+from pipeline.mishaps import told
 from pipeline.node import Node
 
 GROUP = "emograph.nodes"
+_IMPORTING = (__file__, modules.__file__, importlib.__file__)
 _PADS = {"source": ("src",), "sink": ("sink",)}
 """Kind -> the pads that it must have; all others have both."""
 _ELSEWHERE = {
@@ -25,8 +32,8 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True)
 class NodeType:
-    """A registered node type. path: `module:Class`; package: the distribution that brings it; rival: another one that
-    brings a type of this name."""
+    """A node type. path: `module:Class`, or `/path/to/file.py:Class`; package: the distribution that brings it, empty
+    for a file; rival: another one that brings a type of this name."""
 
     name: str
     path: str
@@ -39,23 +46,25 @@ class NodeType:
             raise UserError(
                 f"two packages bring a node type '{self.name}', {self.package} and {self.rival}: remove one"
             )
-        module, _, attribute = self.path.partition(":")
         try:
-            cls = getattr(importlib.import_module(module), attribute)
+            cls = modules.load(self.path)
         except (Exception, SystemExit) as error:
-            raise UserError(
-                f"node type '{self.name}' of package {self.package} cannot be imported: {type(error).__name__}: {error}"
-            ) from error
-        if not (isinstance(cls, type) and issubclass(cls, Node) and cls.kind):
-            raise UserError(f"node type '{self.name}' of package {self.package}: {self.path} is not a node class")
+            raise UserError(f"{self} cannot be imported: {told(error, _IMPORTING)}") from error
+        if not _is_node(cls):
+            raise UserError(f"{self}: {self.path} is not a node class")
         pads = {"sink": cls.sink, "src": cls.src}
         missing = [name for name in _PADS.get(cls.kind, tuple(pads)) if pads[name] is None]
         if missing:
-            raise UserError(
-                f"node type '{self.name}' of package {self.package}: {self.path} is a {cls.kind}, which needs "
-                + " and ".join(f"`{name} = pad(...)`" for name in missing)
-            )
+            needed = " and ".join(f"`{name} = pad(...)`" for name in missing)
+            raise UserError(f"{self}: {self.path} is a {cls.kind}, which needs {needed}")
         return cls
+
+    def __str__(self) -> str:
+        return f"node type '{self.name}'" + (f" of package {self.package}" if self.package else "")
+
+
+def _is_node(thing: object) -> bool:
+    return isinstance(thing, type) and issubclass(thing, Node) and bool(thing.kind)
 
 
 @cache
@@ -75,9 +84,49 @@ def node_types() -> dict[str, NodeType]:
     return types
 
 
+_FILE = re.compile(r"(.*\.py)(?::(\w+))?", re.DOTALL)
+"""A type that is a file, and the class in it."""
+
+
+def file_of(type_: str) -> tuple[str, str] | None:
+    """The path, and the class or "", of a type that is a file; None for the name of a type."""
+    found = _FILE.fullmatch(type_)
+    return (found[1], found[2] or "") if found else None
+
+
+def _in_file(name: str, file: str, cls: str) -> NodeType:
+    path = Path(file).absolute()
+    if not path.is_file():
+        raise GraphError(f"no such file: '{path}', which is given as a node's type")
+    found = NodeType(name, f"{path}:{cls}", "")
+    try:
+        module = modules.load_module(str(path))
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{found} cannot be imported: {told(error, _IMPORTING)}") from error
+    own = _own_nodes(module)
+    if cls:
+        if not hasattr(module, cls):
+            raise GraphError(f"there is no '{cls}' in '{file}'{did_you_mean(cls, own)}")
+        return found
+    if len(own) != 1:
+        which = f"write one of {', '.join(f'{file}:{other}' for other in own)}" if own else "it defines none"
+        raise GraphError(f"'{file}' is given as a node's type, and holds {len(own)} node classes: {which}")
+    return replace(found, path=f"{path}:{own[0]}")
+
+
+def _own_nodes(module: ModuleType) -> list[str]:
+    """Names of the node classes that a module defines itself, those left out that others in it are made of."""
+    own = {
+        name: thing for name, thing in vars(module).items() if _is_node(thing) and thing.__module__ == module.__name__
+    }
+    return [n for n, cls in own.items() if not any(o is not cls and issubclass(o, cls) for o in own.values())]
+
+
 def find(name: str) -> NodeType:
-    """The type of that name; GraphError with the nearest right name."""
+    """The type of that name, or in that file; GraphError with the nearest right name."""
     types = node_types()
+    if name not in types and (place := file_of(name)):
+        return _in_file(name, *place)
     if name in _ELSEWHERE and name not in types:
         raise GraphError(f"there is no '{name}', and none is needed: {_ELSEWHERE[name]}")
     if name not in types:

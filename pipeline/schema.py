@@ -20,6 +20,7 @@ from pipeline.node import Node
 from pipeline.spec import DEFAULT_BUDGET, MAX_REPLICAS, MODES, NAME, WITH_CAMERA
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{[^}]*\}", "description": "from the environment"}
+_FILE = {"type": "string", "pattern": r"\.py(:\w+)?$", "description": "a node in a file of one's own"}
 _PLACE = "#/definitions/"
 
 
@@ -59,7 +60,7 @@ def graph_schema() -> dict[str, Any]:
             "node": {
                 "type": "object",
                 "required": ["type"],
-                "properties": {"type": {"enum": list(types)}},
+                "properties": {"type": {"anyOf": [{"enum": list(types)}, _FILE]}},
                 "allOf": [
                     {
                         "if": {"properties": {"type": {"const": name}}, "required": ["type"]},

@@ -122,6 +122,8 @@ def fill_in_variables(value: Any, where: str) -> Any:
     path, address or name holds and which the system's calls answer with a ValueError."""
     if isinstance(value, list):
         return [fill_in_variables(v, where) for v in value]
+    if isinstance(value, dict):
+        return {key: fill_in_variables(v, where) for key, v in value.items()}
     if not isinstance(value, str):
         return value
     if "\0" in value:

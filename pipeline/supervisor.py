@@ -235,7 +235,7 @@ class Supervisor:
         if self._spawner is None or not self._spawner.alive:
             if self._spawner is not None:
                 self._bury(self._spawner)
-            modules = sorted({node.cls.partition(":")[0] for node in self.plan.nodes.values()})
+            modules = sorted({node.cls.rpartition(":")[0] for node in self.plan.nodes.values()})
             self._spawner = Spawner(modules, self._reaper.pid, list(self.rings.values()))
             self.poller.register(self._spawner.control, zmq.POLLIN)
         if not self._spawner.ready:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import importlib
 import math
 import os
 import resource
@@ -20,7 +19,7 @@ from typing import Any
 
 import zmq
 
-from pipeline import wire
+from pipeline import modules, wire
 from pipeline.alarm import Alarm
 from pipeline.buffer import BadMessage, Buffer, is_trace
 from pipeline.busline import BusLine
@@ -116,10 +115,7 @@ class Worker:
 
         for name in mine:
             node_plan = plan.nodes[name]
-            module, _, cls = node_plan.cls.partition(":")
-            node: Node = getattr(importlib.import_module(module), cls)(
-                name, tuple(node_plan.streams), **node_plan.properties
-            )
+            node: Node = modules.load(node_plan.cls)(name, tuple(node_plan.streams), **node_plan.properties)
             node.lossless = plan.mode == "lossless"
             node.restarted = assignment.restarted
             node.monitor = assignment.monitor

@@ -32,10 +32,10 @@ WORKER_MODULES = {"pipeline.forkserver", "pipeline.worker"}
 """What stands in the command line of a worker: it is forked, or started by itself."""
 
 
-def emograph(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def emograph(*arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     command = [sys.executable, "-m", "pipeline.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, check=False, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, check=False, cwd=cwd)
 
 
 @contextmanager

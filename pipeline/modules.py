@@ -1,0 +1,52 @@
+"""Python code by its place: an importable module, or a file.
+
+    load("nodes.overlay:Overlay")
+    load("/home/me/mirror.py:Mirror")
+
+Every process of a graph gets at a node's class this way. The standard library alone is needed, so that the spawner
+stays small.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+SUFFIX = ".py"
+
+
+def load(path: str) -> Any:
+    """What `module:name` or `/path/to/file.py:name` stands for. Raises what the import raises; AttributeError."""
+    place, _, name = path.rpartition(":")
+    return getattr(load_module(place), name)
+
+
+def load_module(place: str) -> ModuleType:
+    """The module of that name, or the one in that file; of a file, each process runs the code once."""
+    if not place.endswith(SUFFIX):
+        return importlib.import_module(place)
+    file = os.path.realpath(place)
+    stem = os.path.basename(file).removesuffix(SUFFIX)
+    # Not under its plain name: it may be that of an installed module, `display.py` or `numpy.py`.
+    name = f"{stem} ({hashlib.sha256(os.fsencode(file)).hexdigest()[:12]})"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None, "the suffix is one that Python knows"
+    assert spec.loader is not None, "a file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    folder = os.path.dirname(file)
+    if folder not in sys.path:
+        sys.path.append(folder)  # what lies beside it; at the end, so that it hides nothing that is installed
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
