@@ -170,7 +170,7 @@ class HaarDetect(Transform):
             buffer.regions.append(Region(track.box, track.score, track.id, patch=patch, attrs=attrs))
         if tracks:
             buffer.meta["margin"] = self._spec.margin
-        buffer.meta |= stream.zones.told
+        buffer.meta |= {key: list(areas) for key, areas in stream.zones.told.items()}
         self.observe("faces", len(tracks))
         return buffer
 

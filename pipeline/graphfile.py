@@ -36,18 +36,24 @@ def parse_file(path: Path) -> GraphSpec:
         with path.open(encoding="utf-8") as file:  # not all at once: it may be a film
             text = file.read(MAX_CHARACTERS + 1)
     except FileNotFoundError:
-        raise GraphError(f"no such graph file: {path}") from None
+        kind = _kind(path)
+        hint = _way_in(path, "photos" if kind == "image" else "file") if kind in ("image", "video") else ""
+        raise GraphError(f"no such graph file: {path}{hint}") from None
     except IsADirectoryError:
         raise GraphError(f"cannot read {path}: it is a folder{_way_in(path, 'photos')}") from None
     except UnicodeDecodeError:
-        kind = mimetypes.guess_type(path.name)[0] or ""
-        hint = _way_in(path, "photos" if kind.startswith("image/") else "file") if path.suffix not in SUFFIXES else ""
+        hint = _way_in(path, "photos" if _kind(path) == "image" else "file") if path.suffix not in SUFFIXES else ""
         raise GraphError(f"cannot read {path}: not a text file{hint}") from None
     except OSError as error:
         raise GraphError(f"cannot read {path}: {error.strerror}") from None
     if len(text) > MAX_CHARACTERS:
         raise GraphError(f"cannot read {path}: more than {MAX_CHARACTERS:,} characters")
     return parse_yaml(text, str(path))
+
+
+def _kind(path: Path) -> str:
+    """`image`, `video`, ..., by the suffix; empty where that says nothing."""
+    return (mimetypes.guess_type(path.name)[0] or "").partition("/")[0]
 
 
 def _way_in(path: Path, graph: str) -> str:

@@ -338,6 +338,19 @@ def test_what_a_graph_reads_is_no_graph(tmp_path: Path, name: str, way: str):
     assert way.format(quoted, quoted) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [("talk.mp4", "; a recording goes into a graph: "), ("one.png", "; pictures go into a graph: "), ("g.txt", "")],
+)
+def test_nor_is_it_where_it_is_misspelt(tmp_path: Path, name: str, way: str):
+    with pytest.raises(GraphError) as caught:
+        load(f"{tmp_path}/{name}")
+    before, _, hint = str(caught.value).partition(name)
+    assert before == f"no such graph file: {tmp_path}/"
+    assert hint.startswith(way)
+    assert bool(hint) == bool(way)
+
+
 def test_of_a_file_that_is_too_long_for_a_graph_only_the_beginning_is_read(tmp_path: Path):
     file = tmp_path / "g.yaml"
     with file.open("wb") as made:
@@ -349,9 +362,9 @@ def test_of_a_file_that_is_too_long_for_a_graph_only_the_beginning_is_read(tmp_p
 def test_a_variable_may_stand_in_a_list_and_for_replicas(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COPIES", "2")
     text = GOOD.replace("replicas: auto", 'replicas: "${COPIES}"')
-    spec = parse_yaml(text.replace("fps: 5", 'paths: ["${COPIES}", [1, "x${COPIES}"]]'), "g.yaml")
+    spec = parse_yaml(text.replace("fps: 5", 'paths: ["${COPIES}", [1, "x${COPIES}"], {a: "${COPIES}"}]'), "g.yaml")
     assert spec.nodes["faces"].replicas == 2
-    assert spec.nodes["door"].properties["paths"] == ["2", [1, "x2"]]
+    assert spec.nodes["door"].properties["paths"] == ["2", [1, "x2"], {"a": "2"}]
 
 
 def test_a_key_that_is_given_twice_and_a_budget_of_nothing():
