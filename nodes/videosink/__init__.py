@@ -7,7 +7,6 @@ have a file for each hour, of which the last are kept (see `segments.py`).
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -198,12 +197,12 @@ def _paths(props: VideoSink.Properties, streams: Sequence[str]) -> dict[str, Pat
 
 def _old(pattern: Path) -> list[Path]:
     """Recordings that are there already."""
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            return [path for _, _, path in recordings(pattern)]
-        except OSError as error:
-            raise UserError(f"cannot read the folder {pattern.parent}: {error.strerror}") from None
-    return []
+    try:
+        return [path for _, _, path in recordings(pattern)]
+    except FileNotFoundError:  # `open` makes the folder
+        return []
+    except OSError as error:
+        raise UserError(f"cannot read the folder {pattern.parent}: {error.strerror}") from None
 
 
 def path_for(location: str, camera: str, many: bool, timed: bool = False) -> Path:

@@ -91,6 +91,13 @@ def test_the_graph_s_own_recording_is_not_deleted(tmp_path: Path) -> None:
         expand(load(f"{graph} keep=1"))
 
 
+def test_what_is_kept_may_have_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    location = f"{tmp_path}/rec/{{camera}}.mp4"
+    expand(load(f"testsrc ! videosink location={location} segment=5s keep=1"))
+    record(1, location=location, segment=5, keep=1)
+    assert names(tmp_path / "rec") == ["door-20261129T181500Z.mp4"]
+
+
 @pytest.mark.parametrize(
     ("properties", "pts", "lengths"),
     [
