@@ -227,7 +227,8 @@ class Capture(Source):
             self._largest = size_for(pictures_in(path), stopping)
             if other := other_pictures(path):
                 kinds = " ".join(sorted(set(other)))
-                self._say("warning", f"{len(other)} files are pictures of kinds not read here: {kinds}")
+                what = f"{len(other)} files are pictures of kinds" if other[1:] else "1 file is a picture of a kind"
+                self._say("warning", f"{what} not read here: {kinds}")
 
             def pictures() -> Pictures:
                 return Pictures(pictures_in(path), fps, p.start, p.end, self._say)

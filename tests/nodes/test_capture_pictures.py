@@ -38,6 +38,11 @@ def test_pictures_of_kinds_that_are_not_read_are_told(tmp_path: Path) -> None:
     with harness(folder, loop=True) as h:
         assert len(h.pull(5)) == 5
     assert h.logs == [("warning", "3 files are pictures of kinds not read here: .gif .heic")]
+    (folder / "a.HEIC").unlink()
+    (folder / "b.gif").unlink()
+    with harness(folder) as h:
+        assert len(h.pull(5)) == 2
+    assert h.logs == [("warning", "1 file is a picture of a kind not read here: .heic")]
 
 
 NOISE = np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8)
