@@ -92,7 +92,7 @@ class WebView(Sink):
         said = self.url
         if host in ("0.0.0.0", "::"):  # every address of this machine: say one that others can open
             said = f"http://{socket.gethostname()}:{port}/"
-        self.log("info", f"the page is at {said}" + ("?token=..." if props.token else ""))
+        self.log("info", f"the page is at {said}" + (" (it asks for the token)" if props.token else ""))
 
     def _on_picture(self) -> None:
         if self._server is not None and (hub := self._server.hub) is not None:

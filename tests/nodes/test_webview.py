@@ -82,6 +82,8 @@ def test_without_its_packages_it_says_what_to_install(monkeypatch: pytest.Monkey
 def test_it_says_where_the_page_is():
     with viewing() as (h, url):
         assert ("info", f"the page is at {url}") in h.logs
+    with viewing(token="long enough") as (h, url):
+        assert ("info", f"the page is at {url} (it asks for the token)") in h.logs
 
 
 @pytest.mark.parametrize("path", ["/events", "/ws/live", "/ws/video"])
