@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Container
+from typing import ClassVar
 
 DROPPED = "the frame is dropped"
 TOLD = 3
@@ -24,6 +25,9 @@ def told(error: BaseException, leave_out: Container[str] = ()) -> str:
 class Mishaps:
     """Those of one node."""
 
+    tracebacks: ClassVar[bool] = False
+    """Whether those that are told are printed in full, to stderr: with `--debug`."""
+
     def __init__(self, node: str, log: Callable[[str, str, str], None]) -> None:
         self._node, self._log = node, log
         self._count = 0
@@ -33,3 +37,5 @@ class Mishaps:
         self._count += 1
         if self._count <= TOLD:
             self._log("error", self._node, f"{told(error)}; {so}")
+            if self.tracebacks:
+                traceback.print_exception(error)

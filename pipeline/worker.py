@@ -28,7 +28,7 @@ from pipeline.forkserver import call_process
 from pipeline.inbox import Inbox
 from pipeline.links import CallHome, CallLink, Home, Link, Outbox, SocketHome, SocketLink
 from pipeline.memory import MemoryWatch
-from pipeline.mishaps import told
+from pipeline.mishaps import Mishaps, told
 from pipeline.node import Node, Sink, Source
 from pipeline.plan import Assignment
 from pipeline.ring import Fate, Reader
@@ -386,6 +386,7 @@ def work() -> None:
     faulthandler.enable()
     # The supervisor ends a graph in order; a Ctrl-C of the terminal is for it alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Mishaps.tracebacks = assignment.debug
     worker = Worker(assignment)
 
     def quit_(signum: int, frame: object) -> None:

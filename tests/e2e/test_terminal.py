@@ -238,3 +238,12 @@ def test_launch_plain_on_a_terminal_and_debug(env: dict[str, str]):
         assert shown.ended() == 0
         assert "info     door: message 0" in shown.text()
         assert "PLAYING" not in shown.text()
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_with_debug_an_exception_of_a_node_has_its_traceback(env: dict[str, str], debug: bool):
+    graph = "numbers num_buffers=3 ! work name=w fail_at=1 ! nothing"
+    done = emograph(*["--debug"] * debug, "launch", graph, env=env)
+    assert done.returncode == 1
+    assert "error    w: RuntimeError: this frame is bad (" in done.stderr
+    assert (re.search(r"debug +w: .*enginenodes.py.* in transform$", done.stderr, re.MULTILINE) is not None) == debug
