@@ -92,5 +92,14 @@ def test_every_graph_that_ships_is_valid(path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_of_a_page_lead_somewhere(page: Path):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-        if not target.startswith(("http", "#")):
-            assert (page.parent / target.split("#")[0]).exists(), f"{page.name} links to {target}"
+        if not target.startswith("http"):
+            file, _, place = target.partition("#")
+            other = page.parent / file if file else page
+            assert other.exists(), f"{page.name} links to {target}"
+            assert not place or place in anchors(other), f"{page.name} links to {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Places on a page that a link can name: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
