@@ -18,11 +18,10 @@ import yaml
 
 from pipeline.errors import GraphError, did_you_mean
 from pipeline.spec import GraphSpec, fill_in_variables, names_in
+from pipeline.values import BadValue, construct
 
 GRAPH_KEYS = ("name", "mode", "latency_budget", "nodes", "links")
 SUFFIXES = (".yaml", ".yml")
-MAX_ITEMS = 10_000
-"""Values in one property of a graph file."""
 MAX_CHARACTERS = 10_000_000
 """In a graph file."""
 _MERGE = "tag:yaml.org,2002:merge"
@@ -69,12 +68,7 @@ def _way_in(path: Path, graph: str) -> str:
 def parse_yaml(text: str, file: str) -> GraphSpec:
     """A graph from YAML text; `file` is for messages."""
     text = _LIST_LINK.sub(_quoted, text)
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise _syntax_error(error, file, text) from None
-    except RecursionError:
-        raise GraphError(f"{file}: YAML syntax: too many brackets inside each other") from None
+    root = _compose(text, file)
     if root is None:
         raise GraphError(f"{file}: the file is empty; a graph has 'nodes' and 'links'")
     spec = GraphSpec(os.fsencode(Path(file).stem).decode(errors="replace"), file)
@@ -101,7 +95,26 @@ def parse_yaml(text: str, file: str) -> GraphSpec:
     return spec
 
 
+def _compose(text: str, file: str) -> yaml.Node | None:
+    loader: yaml.SafeLoader | None = None
+    try:
+        loader = yaml.SafeLoader(text)
+        return loader.get_single_node()
+    except yaml.YAMLError as error:
+        raise _syntax_error(error, file, text) from None
+    except RecursionError:
+        raise GraphError(f"{file}: YAML syntax: too many brackets inside each other") from None
+    except (ValueError, OverflowError):  # of `"\UFFFFFFFF"`, of thousands of digits after `%YAML`
+        line = loader.get_mark().line + 1 if loader is not None else 1
+        raise GraphError(
+            f"{file}:{line}: YAML syntax: a number that is too large, in an escape or a directive"
+        ) from None
+
+
 def _syntax_error(error: yaml.YAMLError, file: str, text: str) -> GraphError:
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return GraphError(f"{file}:{line}: YAML syntax: unacceptable character #x{ord(text[error.position]):04x}")
     if not isinstance(error, yaml.MarkedYAMLError):
         return GraphError(f"{file}: YAML syntax: {error}")
     mark = error.problem_mark or error.context_mark
@@ -168,36 +181,18 @@ def _mapping(node: yaml.Node, file: str, what: str, known: dict[int, Entries] | 
 
 
 def _value(node: yaml.Node, where: str) -> Any:
-    loader = yaml.SafeLoader("")
     try:
-        return loader.construct_object(node, deep=True)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a tag that means nothing; no date, no number
-        reason = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
-        raise GraphError(f"{where}: {reason}") from None
-    finally:
-        loader.dispose()
+        return construct(node)
+    except BadValue as error:
+        raise GraphError(f"{where}: {error}") from None
 
 
 def _add_node(spec: GraphSpec, name: str, where: str, body: dict[str, tuple[str, yaml.Node]]) -> None:
     values: dict[str, Any] = {}
     for key, (place, node) in body.items():
         at = f"{place}: {name}: {key}"
-        value = _value(node, at)
-        if _is_huge(value):
-            raise GraphError(f"{at}: more than {MAX_ITEMS:,} values, aliases included")
-        values[key] = fill_in_variables(value, at)
+        values[key] = fill_in_variables(_value(node, at), at)
     spec.define(name, where, values)
-
-
-def _is_huge(value: Any) -> bool:
-    """Whether lists in lists have more than MAX_ITEMS values: a few lines of aliases of aliases are millions."""
-    count, left = 0, [value]
-    while left and count <= MAX_ITEMS:
-        item = left.pop()
-        count += 1
-        if isinstance(item, list):
-            left += item[: MAX_ITEMS + 1]
-    return count > MAX_ITEMS
 
 
 def _add_links(spec: GraphSpec, text: str, where: str) -> None:

@@ -15,6 +15,7 @@ import yaml
 from pipeline.errors import GraphError, did_you_mean
 from pipeline.registry import file_of, node_types
 from pipeline.spec import NAME, GraphSpec, fill_in_variables, names_in
+from pipeline.values import construct
 
 
 def parse_launch(text: str) -> GraphSpec:
@@ -101,7 +102,8 @@ def scalar(text: str) -> Any:
     What a variable of the environment then puts into it is text, as in a file.
     """
     try:
-        value = yaml.safe_load(text)
+        node = yaml.compose(text, yaml.SafeLoader)
+        value = construct(node) if isinstance(node, yaml.ScalarNode) else text
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
         return text  # `2024-13-45` is no date, but may be a name
     quoted = text[:1] in ("'", '"')

@@ -110,7 +110,7 @@ def make_node(name: str, where: str, values: dict[str, Any]) -> NodeSpec:
         raise GraphError(f'{where}: {name}: {WITH_CAMERA} is a mapping in YAML: write process: "{WITH_CAMERA}"')
     if process not in (None, WITH_CAMERA) and (not isinstance(process, str) or not NAME.fullmatch(process)):
         raise GraphError(f"{where}: {name}: process is {process!r}: a name is needed, or {WITH_CAMERA}")
-    if isinstance(replicas, str) and replicas.isdecimal():
+    if isinstance(replicas, str) and replicas.isdecimal() and len(replicas) < 100:  # `int` takes some thousands
         replicas = int(replicas)
     if replicas != "auto" and (type(replicas) is not int or not 1 <= replicas <= MAX_REPLICAS):
         raise GraphError(f"{where}: {name}: replicas is {replicas!r}: a number from 1 to {MAX_REPLICAS}, or auto")

@@ -151,6 +151,24 @@ def test_merges_of_merges_take_no_longer_for_it():
     assert list(spec.nodes) == [f"a{level}" for level in range(11)] + ["z", "y", "x"]
 
 
+@pytest.mark.parametrize("place", ["name", "mode", "latency_budget", "fps", "a dict", "merges"])
+def test_aliases_of_aliases_take_no_longer_for_it(place: str):
+    """A few lines that stand for millions of values are refused before anything is made of them."""
+    first, word = ("{x: 1}", "<<: ") if place == "merges" else ("[x, x, x, x, x, x, x, x, x, x]", "")
+    bomb = f"&a0 {first}"
+    for n in range(9):
+        again = f"[{', '.join([f'*a{n}'] * 10)}]"
+        bomb += f", &a{n + 1} " + (f"{{{word}{again}}}" if word else again)
+    value = f"{{k: [{bomb}]}}" if place == "a dict" else f"[{bomb}]"
+    top = f"{place}: {value}\n" if place in ("name", "mode", "latency_budget") else ""
+    fps = "1" if top else value
+    text = f"{top}nodes:\n  door: {{type: numbers, fps: {fps}}}\n  end: {{type: nothing}}\nlinks: [door ! end]\n"
+    began = time.perf_counter()
+    with pytest.raises(GraphError, match="more than 10,000 values, aliases included"):
+        expand(parse_yaml(text, "g.yaml"))
+    assert time.perf_counter() - began < 5
+
+
 def test_set_overrides_what_the_file_says(tmp_path: Path):
     file = tmp_path / "g.yaml"
     file.write_text(GOOD)
@@ -201,6 +219,17 @@ def test_set_overrides_what_the_file_says(tmp_path: Path):
         (("fps: 5", "fps: !foo 3"), r"^g.yaml:5: door: fps: could not determine a constructor for the tag '!foo'"),
         (("fps: 5", "fps: &x [*x]"), r"^g.yaml:5: door: fps: found unconstructable recursive node"),
         (("fps: 5", f"fps: {'[' * 3000}"), r"^g.yaml: YAML syntax: too many brackets"),
+        (("fps: 5", f"fps: {'[' * 300}1{']' * 300}"), r"^g.yaml:5: door: fps: too many brackets inside each other"),
+        (("name: lobby", f"name: {'[' * 300}1{']' * 300}"), r"^g.yaml:1: too many brackets inside each other"),
+        (("fps: 5", "fps: !!bool maybe"), r"^g.yaml:5: door: fps: its tag \(!!...\) does not go with it"),
+        (("fps: 5", "fps: !!int ''"), r"^g.yaml:5: door: fps: its tag \(!!...\) does not go with it"),
+        (("fps: 5", "fps: [!!timestamp soon]"), r"^g.yaml:5: door: fps: its tag \(!!...\) does not go with it"),
+        (("fps: 5", f"fps: 0x{'f' * 5000}"), r"^g.yaml:5: door: fps: a number of more than 1,000 digits"),
+        (("name: lobby", f"name: 0x{'f' * 5000}"), r"^g.yaml:1: a number of more than 1,000 digits"),
+        (("auto", f"'{'1' * 5000}'"), r"^g.yaml:7: faces: replicas is '1111"),
+        (("fps: 5", r'fps: "\UFFFFFFFF"'), r"^g.yaml:5: YAML syntax: a number that is too large"),
+        (("name: lobby", f"%YAML {'9' * 5000}.1\n---\nname: lobby"), r"^g.yaml:1: YAML syntax: a number that is too"),
+        (("fps: 5", "fps: \x01"), r"^g.yaml:5: YAML syntax: unacceptable character #x0001$"),
         (("300ms", ".nan"), r"^g.yaml:3: latency_budget: nan is no duration"),
         (("300ms", "99999999h"), r"^g.yaml:3: latency_budget: '99999999h' is longer than ten years"),
         (("delay: 2ms", "delay: 99999999h"), r"property 'delay' of work is '99999999h': .*longer than ten years"),
@@ -268,13 +297,16 @@ def test_each_mistake_in_a_launch_string_is_one_clear_line(text: str, message: s
         ("faces.replicas=²", "replicas is '²'"),
         ("end.process=2024-13-45", "process is '2024-13-45': a name is needed, or {camera}"),
         ("latency_budget=.nan", "'.nan' is not a duration"),
+        ("end.process=!!bool maybe", "process is '!!bool maybe': a name is needed"),
+        ("end.process=!!int ''", "process is \"!!int ''\": a name is needed"),
+        (f"door.fps=0x{'f' * 5000}", "property 'fps' of numbers is '0xffff"),
     ],
 )
 def test_each_mistake_in_set_is_one_clear_line(tmp_path: Path, setting: str, message: str):
     file = tmp_path / "g.yaml"
     file.write_text(GOOD)
     with pytest.raises(GraphError, match=re.escape(message)):
-        load(str(file), [setting])
+        expand(load(str(file), [setting]))
 
 
 @pytest.mark.parametrize(
