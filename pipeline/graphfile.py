@@ -26,7 +26,8 @@ MAX_CHARACTERS = 10_000_000
 """In a graph file."""
 _MERGE = "tag:yaml.org,2002:merge"
 # `- [door, desk] ! faces` is no YAML (a flow sequence with something behind it), yet the natural way to write it.
-_LIST_LINK = re.compile(r"^(\s*-\s+)(\[[^\]\n]*\]\s*!.*?)(\s+#.*)?$", re.MULTILINE)
+# No two neighbouring parts may take the same blanks, or a file with many of them takes the square of their number.
+_LIST_LINK = re.compile(r"^([ \t]*-\s+)(\[[^\]\n]*\]\s*!.*?)((?<=\s)#.*)?$", re.MULTILINE)
 
 
 def parse_file(path: Path) -> GraphSpec:
@@ -129,8 +130,8 @@ def _syntax_error(error: yaml.YAMLError, file: str, text: str) -> GraphError:
 
 
 def _quoted(match: re.Match[str]) -> str:
-    link = match[2].replace('"', '\\"')
-    return f'{match[1]}"{link}"{match[3] or ""}'
+    link = match[2].rstrip().replace("\\", r"\\").replace('"', r"\"")
+    return f'{match[1]}"{link}" {match[3] or ""}'
 
 
 def _where(file: str, node: yaml.Node) -> str:

@@ -56,6 +56,8 @@ class GraphSpec:
     latency_budget: float = DEFAULT_BUDGET
     nodes: dict[str, NodeSpec] = field(default_factory=dict)
     links: list[LinkSpec] = field(default_factory=list)
+    _linked: set[tuple[str, str]] = field(default_factory=set, init=False, repr=False, compare=False)
+    """What `connect` has linked."""
 
     def define(self, name: str, where: str, values: dict[str, Any]) -> None:
         """Add a node; `values` are its keys, properties included."""
@@ -95,8 +97,9 @@ class GraphSpec:
         for sources, targets in pairwise(chain):
             for source in sources:
                 for target in targets:
-                    if any((link.source, link.target) == (source, target) for link in self.links):
+                    if (source, target) in self._linked:
                         raise GraphError(f"{where}: {source} ! {target} is linked twice")
+                    self._linked.add((source, target))
                     self.links.append(LinkSpec(source, target, where))
 
 

@@ -151,6 +151,20 @@ def test_merges_of_merges_take_no_longer_for_it():
     assert list(spec.nodes) == [f"a{level}" for level in range(11)] + ["z", "y", "x"]
 
 
+def test_many_blanks_lines_and_links_take_no_longer_for_it():
+    began = time.perf_counter()
+    for text in (GOOD + 100_000 * "\n", GOOD.replace("! faces   #", "!" + 100_000 * " " + "faces   #")):
+        assert [(k.source, k.target) for k in parse_yaml(text, "g.yaml").links][:2] == [
+            ("door", "faces"),
+            ("desk", "faces"),
+        ]
+    names = [f"n{n}" for n in range(600)]
+    nodes = "".join(f"  {name}: {{type: numbers}}\n" for name in names)
+    spec = parse_yaml(f"nodes:\n{nodes}links:\n  - [{', '.join(names[:300])}] ! [{', '.join(names[300:])}]\n", "g.yaml")
+    assert len(spec.links) == 90_000
+    assert time.perf_counter() - began < 10
+
+
 @pytest.mark.parametrize("place", ["name", "mode", "latency_budget", "fps", "a dict", "merges"])
 def test_aliases_of_aliases_take_no_longer_for_it(place: str):
     """A few lines that stand for millions of values are refused before anything is made of them."""
@@ -202,6 +216,7 @@ def test_set_overrides_what_the_file_says(tmp_path: Path):
         (("faces ! end", "end ! faces"), r"^g.yaml:11: end ! faces: end is a nothing, a sink: it has no src pad"),
         (("faces ! end", "faces ! end\n  - faces ! door"), r"^g.yaml:12: faces ! door: door is a numbers, a source"),
         (("faces ! end", "faces ! faces ! end"), r"^g.yaml:11: the links go round in a cycle: faces ! faces"),
+        (("faces   #", r"fa\d \x63   #"), r"^g.yaml:10: 'fa\\d \\x63' is no name of a node"),
         (("faces ! end", "faces ! end\n  - faces ! end"), r"^g.yaml:12: faces ! end is linked twice"),
         (("type: nothing", "type: picky"), r"^g.yaml:11: faces ! end: the caps do not meet: offered video/raw, "
          r"format=BGR, meta=worked; needed video/raw, meta=faces \(no node upstream adds 'faces'\)"),
