@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
 VERSION = 1
@@ -43,7 +43,10 @@ class Camera(TypedDict):
     ended: bool
 
 
-class NodeNow(TypedDict):
+_Counts = TypedDict("_Counts", {"in": int, "out": int})  # `in` is no name in Python
+
+
+class NodeNow(_Counts):
     """One node of the expanded graph; in, out and dropped are sums over the run, the rest is of the last seconds."""
 
     type: str
@@ -86,7 +89,7 @@ class Snapshot(TypedDict):
     pid: int
     time: int
     state: str
-    uptime_s: float
+    uptime_s: Annotated[float, Field(allow_inf_nan=False)]
     cameras: dict[str, Camera]
     nodes: dict[str, NodeNow]
     processes: dict[str, ProcessNow]
@@ -103,7 +106,7 @@ def is_snapshot(value: Any) -> bool:
     if not isinstance(value, dict) or value.get("v") != VERSION:
         return False
     try:
-        _FORM.validate_python(value)
+        _FORM.validate_python(value, strict=True)  # a number, not a text that one could be read from
     except ValidationError:
         return False
     return True

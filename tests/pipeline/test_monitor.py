@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -379,7 +380,11 @@ def test_a_viewer_passes_over_what_is_no_snapshot():
         }  # fmt: skip
         garbage: list[Any] = [b"", b"\xc1", b"hello", *(wire.pack(v) for v in (
             7, {"v": VERSION}, {**good, "v": 99}, {**good, "cameras": []}, {**good, "cameras": {"a": {"up": True}}},
-            {**good, "messages": [{"text": 3}]}, {**good, "graph": None},
+            {**good, "messages": [{"text": 3}]}, {**good, "graph": None}, {**good, "graph": b"x"},
+            {**good, "uptime_s": "1.5"}, {**good, "uptime_s": math.inf}, {**good, "time": "1"}, {**good, "pid": 1.0},
+            {**good, "nodes": {"a": dict.fromkeys(("type", "kind", "process", "base"), "x") | {
+                "settings": {}, "streams": [], "links": [], "dropped": {}, "in_fps": 1, "fps": 1, "busy": 1, "metrics": {},
+            }}},
         ))]  # fmt: skip
 
         def flood() -> None:
