@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from pipeline.errors import printable
 from pipeline.plan import NodePlan, Plan
 
 _FILL = {"source": "#d7ecff", "transform": "#fff1cf", "batch": "#ffdfc2", "sink": "#dff3dc"}
@@ -51,7 +52,7 @@ def mermaid(plan: Plan) -> str:
 
 def dot(plan: Plan) -> str:
     """Graphviz."""
-    quoted = plan.name.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = printable(plan.name).replace("\\", "\\\\").replace('"', '\\"')
     lines = [
         f'digraph "{quoted}" {{',
         "  rankdir=LR;",
@@ -126,7 +127,7 @@ def svg(plan: Plan) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total_w} {total_h:.0f}" width="{total_w}" '
         f'height="{total_h:.0f}" font-family="system-ui, sans-serif" role="img">',
-        f"<title>{escape(plan.name)}</title>",
+        f"<title>{escape(printable(plan.name))}</title>",
         f'<rect width="{total_w}" height="{total_h:.0f}" rx="10" fill="#ffffff"/>',
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0 8 4 0 8z" fill="#667"/></marker></defs>',

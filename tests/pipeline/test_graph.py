@@ -105,6 +105,14 @@ def test_pictures_show_every_node_and_link():
     assert len([p for p in tree.iter("{http://www.w3.org/2000/svg}path") if p.get("marker-end")]) == links
 
 
+def test_pictures_of_a_graph_with_an_odd_name():
+    name = r'"a\x01b\0\uD800\uFFFE<&\"\\\ncé"'
+    plan = expand(parse_yaml(f"name: {name}\n" + THREE.replace("REPLICAS", "auto"), "g.yaml"))
+    tree = ElementTree.fromstring(diagram.svg(plan).encode())
+    assert tree.findtext("{http://www.w3.org/2000/svg}title") == 'a?b???<&"\\?cé'
+    assert diagram.dot(plan).startswith(r'digraph "a?b???<&\"\\?cé" {')
+
+
 def test_pictures_show_no_credentials():
     plan = expand(parse_launch('numbers name=a ! record path="rtsp://me:s3cret@host"'))
     assert not any("s3cret" in draw(plan) for draw in diagram.FORMATS.values())
