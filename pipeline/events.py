@@ -44,6 +44,8 @@ SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
 them."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = (1 << 53) - 1
+"""The highest number of an event. Sums of what was lost stay far below 64 bits, which tables have."""
 
 
 class BadEvent(ValueError):
@@ -152,6 +154,8 @@ def decode_fields(frames: list[bytes]) -> tuple[dict[str, Any], list[Event]]:
         if fields["version"] > VERSION:
             raise NewerProtocol(f"events are of protocol version {fields['version']}, this program reads {VERSION}")
         _check(fields, "every event")
+        if not 0 <= fields["sequence"] <= _LAST:
+            raise BadEvent("a sequence out of range")
         if topic(fields["camera"], fields["kind"]) != frames[0]:
             raise BadEvent("the topic is another than the payload's")
         if fields["kind"] not in KINDS:
@@ -160,7 +164,8 @@ def decode_fields(frames: list[bytes]) -> tuple[dict[str, Any], list[Event]]:
             return fields, [_event(fields)]
         _check(fields, "present")
         common = {key: value for key, value in fields.items() if key != "tracks"}
-        return fields, [_event({**common, **face}) for face in fields["tracks"]]
+        # What has been checked counts: a face of another camera or kind would pass for one of these.
+        return fields, [_event({**face, **common}) for face in fields["tracks"]]
     except BadEvent:
         raise
     except Exception as error:  # whatever msgpack or a conversion makes of garbage
@@ -181,25 +186,27 @@ def _event(fields: dict[str, Any]) -> Event:
         main = max(regions, key=lambda region: region.box[2] * region.box[3], default=None)
     else:
         main = _region({**fields, "detection": 1.0}) if kind == "change" else None
-    since, duration, latency = fields.get("since_ns"), fields.get("duration_ns"), fields["latency_ns"]
+    # What the kind has no such field for is not checked, and may be anything.
+    own: dict[str, Any] = {name: fields.get(name) for name in SCHEMA["every event"] | SCHEMA[kind]}
+    since, duration, latency = own.get("since_ns"), own.get("duration_ns"), own["latency_ns"]
     return Event(
         time=utc(fields["time_ns"]),
         camera=fields["camera"],
         kind=kind,
-        what=fields.get("what", ""),
+        what=own.get("what", ""),
         track=main.track if main else None,
         label=main.label if main else None,
         score=main.score if main else None,
-        previous=fields.get("previous"),
+        previous=own.get("previous"),
         probabilities=main.probabilities if main else {},
         box=main.box if main else None,
         regions=regions,
         since=None if since is None else utc(since),
         duration=None if duration is None else duration / 1e9,
-        reason=fields.get("reason", ""),
-        cameras=_cameras(fields.get("cameras")) if kind == "status" else (),
-        picture=fields.get("picture") if kind == "observation" else None,
-        pts=fields.get("pts_ns"),
+        reason=own.get("reason", ""),
+        cameras=_cameras(own.get("cameras")),
+        picture=own.get("picture"),
+        pts=own.get("pts_ns"),
         latency=None if latency is None else latency / 1e9,
         sequence=fields["sequence"],
         snapshot=fields["snapshot"],

@@ -51,6 +51,29 @@ def test_snapshot_of_faces_gives_an_event_each():
     ]  # fmt: skip
 
 
+def test_a_face_of_a_snapshot_is_of_the_camera_that_the_snapshot_is_of():
+    face = {
+        **TRACK,
+        "camera": ["desk"],
+        "kind": "observation",
+        "sequence": "x",
+        "pts_ns": "y",
+        "run": 3,
+        "what": "left",
+    }
+    (event,) = decode(frames({**without("track"), "what": "present", "tracks": [face], "snapshot": True}))
+    assert (event.camera, event.kind, event.what, event.track) == ("door", "change", "present", 7)
+    assert (event.sequence, event.pts, event.run) == (fields()["sequence"], fields()["pts_ns"], fields()["run"])
+
+
+def test_what_is_no_field_of_its_kind_is_somebodys_own():
+    own = {"what": {}, "reason": [1], "previous": 3, "since_ns": "x", "duration_ns": []}
+    (seen,) = decode(encode(fields("observation", **own)))
+    assert (seen.what, seen.reason, seen.previous, seen.since, seen.duration) == ("", "", None, None, None)
+    (changed,) = decode(encode(fields("change", reason=[1])))
+    assert changed.reason == ""
+
+
 def test_what_an_earlier_publisher_does_not_say():
     """`held`, `reused`, `cameras` and `picture` came later than the rest."""
     regions = [FACE, {**FACE, "held": True, "reused": True}, {**FACE, "held": None, "reused": None}]
@@ -92,6 +115,8 @@ def test_what_a_later_minor_version_adds_is_passed_over():
         frames(without("since_ns")),
         frames(fields(sequence="1")),
         frames(fields(sequence=True)),
+        frames(fields(sequence=-1)),
+        frames(fields(sequence=1 << 63)),
         frames(fields(snapshot=1)),
         frames(fields(time_ns=1.5)),
         frames(fields(box=[1, 2, 3])),
