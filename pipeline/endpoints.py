@@ -7,8 +7,10 @@ import os
 import re
 
 _ENDPOINT = re.compile(
-    r"tcp://(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\s/:\[\]@]+):(?P<port>\d+|\*)|ipc://(?P<path>[^\s*](?:[^\r\n]*\S)?)"
+    r"tcp://(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\s/:\[\]@]+):(?P<port>[0-9]+|\*)|ipc://(?P<path>[^\s*](?:[^\r\n]*\S)?)"
 )
+_LONGEST_PATH = 107
+"""Bytes, of a Unix socket; the system's limit."""
 
 
 def check_endpoint(endpoint: str) -> str:
@@ -18,6 +20,8 @@ def check_endpoint(endpoint: str) -> str:
         raise ValueError(f"{endpoint!r} is not an endpoint such as tcp://127.0.0.1:5556 or ipc:///tmp/events")
     if match["port"] not in (None, "*") and int(match["port"]) > 65535:
         raise ValueError(f"{endpoint!r}: a port is at most 65535")
+    if match["path"] and len(os.fsencode(match["path"])) > _LONGEST_PATH:
+        raise ValueError(f"{endpoint!r}: the path of a socket has at most {_LONGEST_PATH} bytes")
     return endpoint
 
 

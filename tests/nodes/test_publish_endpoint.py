@@ -26,6 +26,7 @@ from tests.support.host import free_endpoint, patiently
         ("tcp://127.0.0.1:70000", "a port is at most 65535"),
         ("udp://127.0.0.1:5556", "is not an endpoint"),
         ("ipc://*", "is not an endpoint"),
+        ("ipc:///tmp/" + "x" * 120, "the path of a socket has at most 107 bytes"),
     ],
 )
 def test_a_malformed_endpoint_is_found_before_the_start(wrong, message):
@@ -40,7 +41,6 @@ def test_a_malformed_endpoint_is_found_before_the_start(wrong, message):
         ("tcp://no-such-host.invalid:5556", "no such device"),
         ("tcp://203.0.113.7:5556", "cannot assign requested address"),
         ("ipc:///no/such/folder/events", "no such file or directory"),
-        ("ipc:///tmp/" + "x" * 120, "file name too long"),
     ],
 )
 def test_what_cannot_be_bound_is_one_line(wrong, message):

@@ -7,12 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.endpoints import collide
+from pipeline.endpoints import check_endpoint, collide
 from pipeline.errors import GraphError
 from pipeline.graph import expand
 from pipeline.load import load
 
 FACES = "testsrc ! haardetect name=faces"
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:٥٥٥٦", f"ipc:///tmp/{103 * 'a'}", f"ipc:///tmp/{52 * 'é'}"])
+def test_what_no_socket_could_listen_at_is_no_endpoint(endpoint: str):
+    check_endpoint(f"ipc:///tmp/{102 * 'a'}")
+    with pytest.raises(ValueError, match="is not an endpoint|has at most 107 bytes"):
+        check_endpoint(endpoint)
 
 
 @pytest.mark.parametrize(
