@@ -19,6 +19,8 @@ from nodes.location import replace_file
 from pipeline.errors import UserError
 
 _FORMAT = "emograph-checkpoint-2"
+_HEADER = {"epoch": int, "recipe": dict, "inputs": dict, "history": list, "commits": list}
+"""What is in the header as JSON; a checkpoint of an earlier version has no commits."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"the checkpoint {path} cannot be read ({error}); delete it to start anew") from error
-    return Checkpoint(
-        epoch=json.loads(header["epoch"]),
-        recipe=json.loads(header["recipe"]),
-        inputs=json.loads(header["inputs"]),
-        history=json.loads(header["history"]),
-        tensors=tensors,
-        commits=json.loads(header.get("commits", "[]")),
-    )
+    try:
+        values = {name: json.loads(header[name]) for name in _HEADER if name in header or name != "commits"}
+    except (KeyError, ValueError, RecursionError):
+        values = {}
+    if not values or any(type(value) is not _HEADER[name] for name, value in values.items()):
+        raise UserError(f"the checkpoint {path} cannot be read (its header is damaged); delete it to start anew")
+    return Checkpoint(tensors=tensors, **values)

@@ -278,6 +278,23 @@ def test_a_broken_checkpoint_is_one_line(faces: FaceSet, tmp_path: Path, content
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [(b'"epoch"', b'"epock"'), (b'\\"data\\"', b'\\"data  '), (b'"[]"', b'"{}"'), (b'"epoch":"0"', b'"epoch":"x"')],
+    ids=["a key", "a quote", "another type", "a number"],
+)
+def test_a_checkpoint_whose_header_is_damaged_is_one_line(
+    faces: FaceSet, tmp_path: Path, was: bytes, now: bytes
+) -> None:
+    path = tmp_path / "c.safetensors"
+    new_run(faces, recipe()).save(path)
+    content = path.read_bytes()
+    assert was in content
+    path.write_bytes(content.replace(was, now))
+    with pytest.raises(UserError, match="its header is damaged"):
+        load_checkpoint(path)
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(faces: FaceSet, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     run = new_run(faces, recipe())
