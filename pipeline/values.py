@@ -22,19 +22,21 @@ class BadValue(ValueError):
     """YAML that is no value; its text says why, in a few words."""
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
+    """PyYAML's, without whole numbers that nobody can write down."""
+
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if len(node.value) > MAX_DIGITS:
             raise BadValue(f"a number of more than {MAX_DIGITS:,} digits")
         return super().construct_yaml_int(node)
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
 
 
 def construct(node: yaml.Node) -> Any:
     """The value of what `yaml.compose` has made. Raises BadValue."""
-    loader = _Loader("")
+    loader = Loader("")
     try:
         if _count(node, {}) > MAX_ITEMS:
             raise BadValue(f"more than {MAX_ITEMS:,} values, aliases included")

@@ -22,11 +22,18 @@ from pydantic import (
 )
 
 from pipeline.errors import UserError, did_you_mean, explain
+from pipeline.values import Loader
 
 SHIPPED = Path(__file__).resolve().parents[1] / "configs/training"
 """Where the recipes of a checkout lie."""
 
+MAX_CHARACTERS = 1_000_000
+"""In a recipe."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
+
+_NO_YAML = (yaml.YAMLError, ValueError, OverflowError, LookupError, AttributeError, RecursionError)
+"""What reading YAML ends with: most of them for what is no value, as `2024-13-45`, `!!int ""`, `"\\UFFFFFFFF"`."""
 
 
 class _Strict(BaseModel):
@@ -147,7 +154,7 @@ def keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[st
             yield prefix + name, default, field.description or ""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(Loader):
     """A key that stands twice is an error, where YAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -170,7 +177,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        content = yaml.load(path.read_text(), _Loader)
+        with path.open(encoding="utf-8") as file:  # not all at once: it may be a film, or /dev/zero
+            text = file.read(MAX_CHARACTERS + 1)
+        if len(text) > MAX_CHARACTERS:
+            raise UserError(f"{path} is not a recipe: it has more than {MAX_CHARACTERS:,} characters")
+        content = yaml.load(text, _Loader)
     except FileNotFoundError:
         shipped = {recipe.stem: _from_here(recipe) for recipe in sorted(SHIPPED.glob("*.yaml"))}
         near = shipped.get(path.stem)
@@ -180,8 +191,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         ) from None
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a YAML recipe: {error}") from error
+    except _NO_YAML as error:
+        reason = error if isinstance(error, yaml.YAMLError | ValueError) else "it has a value that cannot be read"
+        raise UserError(f"{path} is not a YAML recipe: {reason}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a recipe: it must be a mapping of keys to values")
     for override in overrides:
@@ -208,8 +220,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if not isinstance(place, dict):
             raise UserError(f"'{override}': {parent} has no parts")
     try:
-        place[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        place[last] = yaml.load(value, _Loader)
+    except _NO_YAML as error:
         raise UserError(f"'{override}': the value is not YAML") from error
 
 

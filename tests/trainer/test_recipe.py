@@ -59,6 +59,12 @@ def test_overrides_are_applied_and_typed(path: Path) -> None:
         ("seed=200000000000000", r"seed: it must be less than 4294967296 \("),
         ("epochs", "key=value"),
         ("lr=[", "not YAML"),
+        ("epochs=2024-13-45", "not YAML"),
+        ("epochs=!!int ''", "not YAML"),
+        ("compile=!!bool maybe", "not YAML"),
+        ('description="\\UFFFFFFFF"', "not YAML"),
+        (f"epochs=0x{'f' * 2000}", "not YAML"),
+        (f"epochs={'[' * 3000}", "not YAML"),
         ("epochs.x=1", "has no parts"),
     ],
 )
@@ -72,6 +78,9 @@ def test_a_wrong_override_is_named(path: Path, override: str, message: str) -> N
     [
         ("- a\n", "must be a mapping"),
         ("a: [", "not a YAML"),
+        ("lr: 2024-13-45", "not a YAML recipe: month must be in"),
+        ("lr: !!float ''", "not a YAML recipe: it has a value that cannot be read"),
+        (f"lr: 0x{'f' * 5000}", "not a YAML recipe: a number of more than 1,000 digits"),
         ("lr: 1\n", "'epochs' is missing"),
         ("lr: 1\nepochs: 3\nlr: 2\n", "'lr' stands there twice .*line 3"),
         ("lr: 1\nepochs: 3\naugment: {flip: true, flip: false}\n", "'flip' stands there twice"),
@@ -84,6 +93,11 @@ def test_a_wrong_file_is_named(tmp_path: Path, content: str | None, message: str
         path.write_text(content)
     with pytest.raises(UserError, match=message):
         load_recipe(path)
+
+
+def test_of_what_is_too_long_for_a_recipe_only_the_beginning_is_read() -> None:
+    with pytest.raises(UserError, match="^/dev/zero is not a recipe: it has more than 1,000,000 characters$"):
+        load_recipe("/dev/zero")
 
 
 def test_a_recipe_survives_its_own_file(path: Path) -> None:
