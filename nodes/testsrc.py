@@ -63,6 +63,11 @@ class TestSrcProperties(SourceProperties):
             raise ValueError(f"min_face {self.min_face} is above max_face {self.max_face}")
         if self.hold + self.morph < 0.001:
             raise ValueError("hold and morph together must be 1ms or more")
+        if self.faces and (smallest := _sizes(self)[0]) < SMALLEST:
+            raise ValueError(
+                f"{self.faces} face{'s' * (self.faces > 1)} in {self.width}x{self.height} would be {smallest:.0f} "
+                f"pixels wide, less than {SMALLEST}; take fewer faces, a larger frame or a larger min_face"
+            )
         return self
 
 
@@ -108,19 +113,18 @@ class TestSrc(Source):
         if not p.faces:
             return []
         means = _read_means()
-        cells = _cells(p.width, p.height, p.faces)
-        room = min(cells[0].width / FIGURE_WIDTH, cells[0].height / FIGURE_HEIGHT)
-        largest = min(p.max_face * p.height, room)
-        smallest = min(p.min_face * p.height, 0.75 * largest)
-        if smallest < SMALLEST:
-            raise UserError(
-                f"{self.name}: {p.faces} face{'s' * (p.faces > 1)} in {p.width}x{p.height} would be {smallest:.0f} "
-                f"pixels wide, less than {SMALLEST}; take fewer faces, a larger frame or a larger min_face"
-            )
+        smallest, largest = _sizes(p)
         return [
             _Figure(cell, smallest, largest, p.hold, p.morph, means, np.random.default_rng([seed, 1, i]))
-            for i, cell in enumerate(cells)
+            for i, cell in enumerate(_cells(p.width, p.height, p.faces))
         ]
+
+
+def _sizes(p: TestSrcProperties) -> tuple[float, float]:
+    """The smallest and the largest side of a face, pixels, where there is one."""
+    cell = _cells(p.width, p.height, p.faces)[0]
+    largest = min(p.max_face * p.height, cell.width / FIGURE_WIDTH, cell.height / FIGURE_HEIGHT)
+    return min(p.min_face * p.height, 0.75 * largest), largest
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from nodes.facedetector import FaceDetector
 from nodes.preprocess import LABELS, preprocess
 from nodes.testsrc import TestSrc, _read_means
 from nodes.tracker import iou
-from pipeline import Buffer, GraphError, Harness, UserError
+from pipeline import Buffer, GraphError, Harness
 
 
 def pull(count: int, *, at: int = 0, name: str = "cam", **properties: Any) -> list[Buffer]:
@@ -167,8 +167,8 @@ def test_the_detector_finds_every_face_and_nothing_else():
 @pytest.mark.parametrize(
     ("properties", "error", "words"),
     [
-        ({"faces": 64, "width": 64, "height": 48}, UserError, "fewer faces, a larger frame"),
-        ({"width": 16, "height": 16}, UserError, "1 face in 16x16"),
+        ({"faces": 64, "width": 64, "height": 48}, GraphError, "fewer faces, a larger frame"),
+        ({"width": 16, "height": 16}, GraphError, "1 face in 16x16"),
         ({"min_face": 0.5, "max_face": 0.2}, GraphError, "min_face 0.5 is above max_face 0.2"),
         ({"hold": 0, "morph": 0}, GraphError, "hold and morph"),
         ({"hold": 1e-320, "morph": 0}, GraphError, "hold and morph"),
