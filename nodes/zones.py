@@ -3,7 +3,7 @@
     faces: {type: haardetect, roi: [0, 0.2, 1, 0.6]}
     faces: {type: haardetect, roi: {door: [0.5, 0, 0.5, 1], desk: [[0, 0, 0.4, 1], [0.6, 0, 0.4, 1]]}}
 
-A rectangle is x, y, width, height. In a launch string `roi=0,0.2,1,0.6`, and several with `;` between them.
+A rectangle is x, y, width, height; in a launch string `roi=0,0.2,1,0.6` as well.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _rectangle(value: Any) -> Rectangle:
 def _rectangles(value: Any) -> list[Rectangle]:
     """One, or a list of them. Raises ValueError."""
     if isinstance(value, str):
-        value = [part.split(",") for part in value.split(";")]
+        return [_rectangle(value.split(","))]
     if isinstance(value, list | tuple) and (not value or isinstance(value[0], list | tuple)):
         return [_rectangle(part) for part in value]
     return [_rectangle(value)]

@@ -97,14 +97,17 @@ def _number(spec: GraphSpec, type_: str, where: str) -> str:
 
 
 def scalar(text: str) -> Any:
-    """A word of the command line as YAML would read it: numbers, true/false, text in quotes; else the word itself.
+    """A word of the command line as YAML would read it: numbers, true/false, text in quotes, lists and maps in their
+    brackets; else the word itself.
 
     What a variable of the environment then puts into it is text, as in a file.
     """
     try:
         node = yaml.compose(text, yaml.SafeLoader)
-        value = construct(node) if isinstance(node, yaml.ScalarNode) else text
+        value = construct(node) if isinstance(node, yaml.ScalarNode) or text[:1] in ("[", "{") else text
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
         return text  # `2024-13-45` is no date, but may be a name
     quoted = text[:1] in ("'", '"')
-    return value if isinstance(value, (int, float, bool)) or (quoted and isinstance(value, str)) else text
+    if isinstance(value, dict) and None in value.values():
+        return text  # `{camera}` is no map
+    return value if isinstance(value, (int, float, bool, list, dict)) or (quoted and isinstance(value, str)) else text

@@ -40,7 +40,6 @@ links:
         ([0, 0.2, 1, 0.6], {"": [(0, 0.2, 1, 0.6)]}),
         ([[0, 0, 0.4, 1], [0.7, 0, 0.3, 1]], {"": [(0, 0, 0.4, 1), (0.7, 0, 0.3, 1)]}),
         ("0,0.2,1,0.6", {"": [(0, 0.2, 1, 0.6)]}),
-        ("0,0,.4,1; .7,0,.3,1", {"": [(0, 0, 0.4, 1), (0.7, 0, 0.3, 1)]}),
         ({"door": [0, 0, 1, 0.5], "desk": []}, {"door": [(0, 0, 1, 0.5)], "desk": []}),
     ],
 )
@@ -79,8 +78,14 @@ def test_a_camera_that_is_not_there_is_named() -> None:
 
 
 def test_a_launch_string_has_them_too() -> None:
-    plan = expand(parse_launch("testsrc ! haardetect name=f roi=0,0,.5,1;.5,0,.5,.5 ! fakesink"))
-    assert HaarDetect(**plan.nodes["f"].properties).props.roi == {"": [(0, 0, 0.5, 1), (0.5, 0, 0.5, 0.5)]}
+    for text, found in (
+        ("0,0,.5,1", {"": [(0, 0, 0.5, 1)]}),
+        ("[0,0,.5,1]", {"": [(0, 0, 0.5, 1)]}),
+        ("[[0,0,.5,1],[.5,0,.5,.5]]", {"": [(0, 0, 0.5, 1), (0.5, 0, 0.5, 0.5)]}),
+        ("'{a: [0, 0, .5, 1]}'", {"a": [(0, 0, 0.5, 1)]}),
+    ):
+        plan = expand(parse_launch(f"testsrc name=a ! haardetect name=f roi={text} ! fakesink"))
+        assert HaarDetect(**plan.nodes["f"].properties).props.roi == found
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,18 @@ def test_a_launch_string_is_the_same_graph():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("uri=rtsp://u:p@h/1", "rtsp://u:p@h/1"), ('uri="a b.mp4"', "a b.mp4"), ("uri=true", True), ("uri=a=b", "a=b")],
+    [
+        ("uri=rtsp://u:p@h/1", "rtsp://u:p@h/1"),
+        ('uri="a b.mp4"', "a b.mp4"),
+        ("uri=true", True),
+        ("uri=a=b", "a=b"),
+        ("uri=[1,b]", [1, "b"]),
+        ("'uri={a: [1, 2]}'", {"a": [1, 2]}),
+        ("uri={camera}", "{camera}"),
+        ("uri={camera}.mp4", "{camera}.mp4"),
+        ("'uri=[1] b.mp4'", "[1] b.mp4"),
+        ("'uri=a: b'", "a: b"),
+    ],
 )
 def test_words_of_a_launch_string(text: str, value: object):
     assert parse_launch(f"numbers {text} ! nothing").nodes["numbers0"].properties == {"uri": value}
