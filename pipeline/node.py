@@ -193,6 +193,9 @@ class Source(Node):
     """False when no node downstream looks at pixels: a source may then leave `buffer.frame` as it is."""
     shape_before: tuple[int, int, int] | None = None
     """(height, width, channels) of the frames before a restart, for `open`; None where there were none."""
+    last_before: tuple[int, int] | None = None
+    """PTS and capture time (monotonic ns) of the last frame that a live source sent before a restart, for `open`: its
+    PTS go on from there; None where there was none."""
     paced: bool = False
     """True when the engine shall hold each frame until its PTS is due on the clock (a file played in real time)."""
 

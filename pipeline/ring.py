@@ -34,7 +34,8 @@ _MAX_FATES = 63
 _NAME_BYTES = 96
 # Words of page 0.
 (_W_MAGIC, _W_SLOTS, _W_FRAME_BYTES, _W_PLANES, _W_DATA, _W_CAPTURED, _W_FATES,
- _W_JOURNAL, _W_JOURNAL_FATE, _W_JOURNAL_VALUE, _W_HEIGHT, _W_WIDTH, _W_CHANNELS, _W_LIVE) = range(14)  # fmt: skip
+ _W_JOURNAL, _W_JOURNAL_FATE, _W_JOURNAL_VALUE, _W_HEIGHT, _W_WIDTH, _W_CHANNELS, _W_LIVE,
+ _W_LAST_PTS, _W_LAST_CAPTURED) = range(16)  # fmt: skip
 _W_COUNTS = 16
 _NAMES_AT = (_W_COUNTS + _MAX_FATES + 1) * 8
 # Words of a slot.
@@ -216,6 +217,16 @@ class Writer(Reader):
     @live.setter
     def live(self, live: bool) -> None:
         self._words[_W_LIVE] = live
+
+    @property
+    def last(self) -> tuple[int, int] | None:
+        """PTS and capture time (monotonic ns) of the last frame that a camera has sent; None before the first."""
+        words = self._words
+        return (words[_W_LAST_PTS], words[_W_LAST_CAPTURED]) if words[_W_LAST_CAPTURED] else None
+
+    @last.setter
+    def last(self, times: tuple[int, int]) -> None:
+        self._words[_W_LAST_PTS], self._words[_W_LAST_CAPTURED] = times
 
     def fits(self, slots: int, frame_bytes: int, planes: int) -> bool:
         """Whether the ring is laid out just so (a restarted source meets its own ring)."""

@@ -116,6 +116,7 @@ class SourceRunner:
         if restarted and self.ring.shape is not None:
             self.node.shape_before = self.ring.shape
             self.node.live = self.ring.live
+            self.node.last_before = self.ring.last
         self._info = info = open_source(self.node)
         self.ring.live = self.node.live
         self._interval = int(1e9 / info.fps) if info.fps > 0 else 0
@@ -307,6 +308,8 @@ class SourceRunner:
 
     def _send(self, buffer: Buffer) -> None:
         buffer.trace[0][2] = time.monotonic_ns()
+        if self.node.live and type(buffer.pts) is int and 0 <= buffer.pts < 1 << 63:
+            self.ring.last = buffer.pts, buffer.captured
         try:
             spread(buffer, self.links)
         except UNREADABLE as error:  # the node put something into it that cannot travel

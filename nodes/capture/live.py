@@ -47,7 +47,7 @@ class Live:
         self._node, self._connect, self._has_stamps = node, connect, stamped
         self._timeout, self._reconnect = timeout, reconnect
         self._limit = limit
-        self._timeline = LiveTimeline()
+        self._timeline = LiveTimeline(node.last_before)
         self._reader: Reader | None = None
         self._stamped = False
         if reader is not None:

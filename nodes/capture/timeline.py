@@ -90,15 +90,18 @@ class LiveTimeline:
     late, so the offset between the clocks is the smallest seen. It creeps up by `CREEP` of the excess per frame
     to follow a camera whose clock runs slow. Stamps more than `JUMP` behind mean that the camera began to
     count anew.
+
+    before: PTS and moment (monotonic ns) of the last frame of the process that this one takes over from; PTS go on from
+    there.
     """
 
     JUMP = SECOND
     CREEP = 1000
 
-    def __init__(self) -> None:
-        self._origin: int | None = None
+    def __init__(self, before: tuple[int, int] | None = None) -> None:
+        self._last, moment = before or (-1, 0)
+        self._origin = moment - self._last if before else None
         self._offset: int | None = None
-        self._last = -1
 
     def reconnected(self) -> None:
         """The stamps to come have another origin."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import socket
@@ -134,6 +135,30 @@ def test_its_process_is_killed_while_it_is_away(camera: Server):
         stdout, stderr = launcher.communicate(timeout=60)
     assert launcher.returncode == 0, stderr
     assert json.loads(stdout.splitlines()[-1])["cameras"]["late"]["delivered"] > 0
+
+
+@pytest.mark.parametrize("mode", ["live", "lossless"])
+def test_its_times_go_on_where_its_process_was_killed(mode: str, camera: Server, tmp_path: Path):
+    endpoint = f"ipc://{tmp_path}/events"
+    graph = f"capture name=door uri=http://127.0.0.1:{camera.port}/stream ! haardetect ! publish endpoint={endpoint}"
+    with started("launch", graph, "--set", f"mode={mode}", "--json") as launcher:
+        frames: list[tuple[int, int]] = []
+        last = None
+        with subscribe(endpoint, kinds=["observation"]) as events:
+            while last is None or frames[-1][0] < last + 10:
+                event = events.receive(60)
+                assert event is not None, "no observation came"
+                assert event.pts is not None
+                frames.append((event.fields["frame"], event.pts))
+                if last is None and len(frames) == 10:
+                    workers(launcher.pid)["door"].kill()
+                    last = frames[-1][0] + 10  # what is on its way has the old times all the same
+        launcher.send_signal(signal.SIGINT)
+        _, stderr = launcher.communicate(timeout=60)
+    assert launcher.returncode == 0, stderr
+    assert "door: the process was killed by signal 9" in stderr
+    times = [pts for _, pts in sorted(set(frames))]
+    assert all(before < after for before, after in itertools.pairwise(times)), times
 
 
 @pytest.mark.parametrize("mode", ["live", "lossless"])

@@ -92,6 +92,13 @@ def test_live_times_rise_with_the_clock_whatever_the_stamps(stamps: list[float |
     assert ms(timeline, 27000, 0) > 20000  # never the same twice
 
 
+def test_live_times_go_on_where_another_process_left_off() -> None:
+    timeline = LiveTimeline((5_000_000_000, 90_000_000_000))
+    assert [ms(timeline, 90000 + 40 * i, 700 + 40 * i) for i in range(1, 4)] == [5040, 5080, 5120]
+    timeline = LiveTimeline((5_000_000_000, 90_000_000_000))
+    assert ms(timeline, 90000, 700) > 5000  # never the same twice
+
+
 def test_live_times_after_a_short_absence() -> None:
     timeline = LiveTimeline()
     assert ms(timeline, 7000, 100) == 0

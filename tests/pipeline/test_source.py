@@ -241,6 +241,16 @@ def test_a_camera_that_takes_over_finds_what_was_before(link: Link):
     assert found == [(True, None), (True, None), (True, (48, 64, 3))]
 
 
+def test_a_camera_that_takes_over_finds_when_the_last_frame_was(fd: int, link: Link):
+    before = source(fd, link, fps=1000)
+    before.node.live = True
+    for number in (1, 2):
+        before.node.next = number
+        capture(before)
+    assert source(ring.create(), link, restarted=True).node.last_before is None
+    assert source(fd, link, restarted=True).node.last_before == (link.frames[1].pts, link.frames[1].captured)
+
+
 def test_what_a_source_writes_into_the_engines_fields_is_set_right(link: Link):
     class Meddler(Numbers):
         def fill(self, buffer: Buffer) -> bool:
