@@ -87,6 +87,8 @@ class Receive(Source):
         self._garbled = ""
         self._heard = 0.0
         self._down_there = False
+        self._over = False
+        """Whether the stream had ended before this graph played, and no frame has come all the same."""
         self._ack = self._ack_told = 0
         self._asked = 0.0
         self._sequence: int | None = None
@@ -181,6 +183,7 @@ class Receive(Source):
             if info.ended and info.shape is None:
                 raise UserError(f"{self.name}: camera '{self.camera}' at {p.endpoint} has ended")
             if info.shape is not None:
+                self._over = info.ended and not p.reconnect
                 return info.shape
         text = f"{self.name}: no frame of camera '{self.camera}' from {p.endpoint} within {p.timeout:g} s"
         if info is None:
@@ -220,6 +223,7 @@ class Receive(Source):
     def _take(self, header: Header, data: memoryview, buffer: Buffer) -> bool:
         """Enter what came into `buffer`. False when it cannot be used."""
         self._ack = header.number
+        self._over = False
         if self._sequence is not None and header.sequence > self._sequence + 1:
             self.skipped += header.sequence - self._sequence - 1
         self._sequence = header.sequence
@@ -267,6 +271,9 @@ class Receive(Source):
     def _silence(self, now: float) -> None:
         """No frame for `timeout`. A lossless graph may well take that long, as long as its sender is there."""
         answers = now - self._heard < 3 * _ASK_AGAIN
+        if self._over and not answers:  # it has gone, and had said that no frame would come
+            self._ended = True
+            return
         if not self._down and not (answers and self.lossless):
             what = "sends no frame" if answers else "does not answer"
             self._tell(f"{self.props.endpoint} {what} for {self.props.timeout:g} s")

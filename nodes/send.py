@@ -151,6 +151,8 @@ class Send(Sink):
     def open(self) -> None:
         self._cameras = {name: _Camera() for name in self.streams}
         self._peers: dict[bytes, _Peer] = {}
+        self._starting: dict[bytes, str] = {}
+        """Receivers, the newest last, whose graph does not play yet, and their cameras: they ask for no frame."""
         self.garbage = 0
         self._refused = False
         self._context = zmq.Context()
@@ -225,6 +227,8 @@ class Send(Sink):
             # Beyond the credit: the last frame of a stream is not dropped for want of a successor.
             self._flush(identity, peer, all=True)
             self._send(identity, [self._info(mark.stream)])
+        for identity in [identity for identity, camera in self._starting.items() if camera == mark.stream]:
+            self._send(identity, [self._info(mark.stream)])  # there may be nobody left to ask once they play
         # Not after each: who has all of one camera may need the next of another before it takes any more.
         if self.lossless and all(camera.ended for camera in self._cameras.values()):
             self._see_off()
@@ -309,8 +313,13 @@ class Send(Sink):
             except BadMessage as error:
                 self._count_garbage(error)
                 continue
+            self._starting.pop(identity, None)
             if ask.window and ask.camera in self._cameras:
                 self._grant(identity, ask)
+            elif ask.camera in self._cameras:
+                self._starting[identity] = ask.camera
+                if len(self._starting) > _MAX_PEERS:
+                    del self._starting[next(iter(self._starting))]
             if ask.hello:  # after the frames: it may be the end
                 self._send(identity, [self._info(ask.camera)])
 

@@ -108,6 +108,26 @@ def test_a_sender_whose_graph_ends_and_is_started_again(reconnect):
     assert far.got[before].pts > last
 
 
+@pytest.mark.parametrize("first", ["the end", "the receiver"])
+def test_a_stream_that_ends_while_the_graph_of_its_receiver_starts(first: str):
+    """By the time that it plays there is nobody left to ask."""
+    with sending() as h:
+        if first == "the end":
+            h.push(picture(0))
+            h.mark("eos")
+        with Far(sender(h).endpoint, timeout="4s") as far:
+            far.go.clear()
+            if first == "the receiver":
+                h.push(picture(0))
+            patiently(lambda: far.harness, h.tick)
+            if first == "the receiver":
+                h.mark("eos")
+            h.close()
+            far.go.set()
+            patiently(lambda: far.ended)
+    assert far.statuses == []
+
+
 def test_a_silent_camera_is_down_though_its_sender_is_there():
     with sending() as h, Far(sender(h).endpoint) as far:
         connect(h, far)
