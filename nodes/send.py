@@ -183,6 +183,8 @@ class Send(Sink):
     def close(self) -> None:
         if self._context is None:
             return
+        for name in self._cameras:  # a graph that is stopped may end before the mark of a stream's end has come
+            self._give_up(name)
         self._socket.close()
         self._context.term()  # waits until all is sent, but not longer than LINGER
         self._context = None
@@ -217,9 +219,7 @@ class Send(Sink):
                     if camera.backlog and not self.stopping.is_set():
                         frames = f"{len(camera.backlog)} frame{'s' * (len(camera.backlog) != 1)}"
                         self.log("info", f"waiting for a receiver of '{mark.stream}' ({frames})")
-                if camera.backlog:
-                    self.log("warning", f"no receiver took the last frames of '{mark.stream}' ({len(camera.backlog)})")
-                    camera.backlog.clear()
+                self._give_up(mark.stream)
             camera.ended = True  # not earlier: who comes meanwhile gets the frames first
         else:
             return
@@ -258,6 +258,13 @@ class Send(Sink):
             self._socket.poll(20)
             self.breathe()
             self.tick()
+
+    def _give_up(self, name: str) -> None:
+        """No receiver will come any more for what waits for one."""
+        backlog = self._cameras[name].backlog
+        if backlog:
+            self.log("warning", f"no receiver took the last frames of '{name}' ({len(backlog)})")
+            backlog.clear()
 
     def _see_off(self) -> None:
         """Until receivers have all that was sent: `close` throws away what a slow link still has before it."""

@@ -19,10 +19,13 @@ pytestmark = pytest.mark.usefixtures("impatient")
 
 
 def test_a_graph_whose_sender_waits_for_a_receiver_can_be_stopped():
-    """In processes of their own: the wait is inside the node's call, where the worker's loop does not get its turn."""
+    """In processes of their own: the wait is inside the node's call, where the worker's loop does not get its turn.
+
+    A large frame takes the node longer than such a turn, so that the end comes before the mark that follows the frames.
+    """
     ended = emograph(
-        "launch", "testsrc name=door ! send name=out endpoint=tcp://127.0.0.1:*", "--set", "mode=lossless",
-        "--duration", "2s", "--plain",
+        "launch", "testsrc name=door width=1920 height=1080 ! send name=out endpoint=tcp://127.0.0.1:*",
+        "--set", "mode=lossless", "--duration", "2s", "--plain",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "out: no receiver took the last frames of 'door'" in ended.stderr
