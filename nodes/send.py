@@ -26,6 +26,7 @@ from nodes.remotepixels import encode
 from pipeline import Buffer, Mark, Properties, Seconds, Sink, UserError, pad
 from pipeline.buffer import BadMessage
 from pipeline.endpoints import is_local
+from pipeline.wire import readable
 
 _BLOCK = 2.0
 """Seconds that one `consume` waits at most: the engine takes a node that is silent for longer than 15 for dead."""
@@ -309,10 +310,9 @@ class Send(Sink):
     def _serve(self) -> None:
         """Take what receivers have to say."""
         for _ in range(_MAX_REQUESTS):
-            try:
-                identity, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            if not readable(self._socket):
                 return
+            identity, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
             try:
                 if len(parts) != 1:
                     raise BadMessage("an ask has one part")

@@ -21,6 +21,7 @@ import time
 import zmq
 
 from pipeline.endpoints import check_endpoint
+from pipeline.wire import readable
 
 MAX_REQUEST = 128
 """Bytes; a subscription is a topic's prefix, anything longer ends its peer's connection."""
@@ -83,11 +84,10 @@ class Audience:
                 self._bind()
         end = time.monotonic() + _TURN
         while self._socket is not None and time.monotonic() < end:
-            try:
-                request, *more = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            if not readable(self._socket):
                 self._unbroken = 0
                 break
+            request, *more = self._socket.recv_multipart(zmq.NOBLOCK)
             self._unbroken += 1
             kind, prefix = request[:1], request[1:]
             if more or kind not in (b"\0", b"\1"):

@@ -11,7 +11,7 @@ from typing import Any
 import zmq
 
 from pipeline.plan import Assignment
-from pipeline.wire import pack, unpack
+from pipeline.wire import arrived, pack, unpack
 
 LOGS_PER_REPORT = 50
 """Messages that a process may post between two reports; the rest is counted."""
@@ -76,9 +76,4 @@ class BusLine:
             yield self._unheard.popleft()
 
     def _receive(self) -> Iterator[dict[str, Any]]:
-        while True:
-            try:
-                data = self.socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            yield unpack(data)
+        return map(unpack, arrived(self.socket))

@@ -35,11 +35,7 @@ class Inbox:
         for runner, earlier in self.waiting:
             if isinstance(earlier, Buffer):
                 newest[runner.name, earlier.stream] = earlier.sequence
-        while True:
-            try:
-                data = self.socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                break
+        for data in wire.arrived(self.socket):
             try:
                 items = wire.unpack(data)
                 if type(items) is not list:

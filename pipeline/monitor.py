@@ -102,10 +102,9 @@ class Monitor:
         """Publish when it is time and somebody listens; never waits."""
         now = time.monotonic()
         for _ in range(_REQUESTS_PER_TICK):
-            try:
-                request = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
+            if not wire.readable(self._socket):
                 break
+            request = self._socket.recv(zmq.NOBLOCK)
             # The first subscription and the end of the last one are told; whatever else comes is garbage.
             if request == b"\x01":
                 self._watched, self._due = True, now

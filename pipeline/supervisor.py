@@ -26,7 +26,7 @@ from pipeline.process import Process, how_it_ended
 from pipeline.ring import Ledger
 from pipeline.rundir import Reaper, RunDirectory
 from pipeline.spawner import Spawner
-from pipeline.wire import pack, unpack
+from pipeline.wire import pack, readable, unpack
 
 START_TIMEOUT = 90.0
 """Seconds from a process's start until READY; a camera's own timeout and torch's import fit in."""
@@ -349,10 +349,9 @@ class Supervisor:
 
     def _hear(self) -> None:
         for _ in range(MESSAGES_PER_TURN):
-            try:
-                frames = self._bus.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            if not readable(self._bus):
                 return
+            frames = self._bus.recv_multipart(zmq.NOBLOCK)
             try:
                 identity, data = frames
                 process = self.processes[identity.decode()]

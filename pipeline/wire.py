@@ -1,11 +1,16 @@
-"""msgpack as every socket of the engine speaks it."""
+"""What the engine's sockets have in common: msgpack, and taking in what is there."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
+import zmq
+
+_EVENTS, _READABLE, _NOW = zmq.EVENTS, int(zmq.POLLIN), int(zmq.NOBLOCK)
+"""Plain numbers where PyZMQ's enums would be converted at each call."""
 
 
 def _plain(value: Any) -> Any:
@@ -35,6 +40,21 @@ def pack(value: Any) -> bytes:
 def bundle(parts: list[bytes]) -> bytes:
     """Packed values as one message: the msgpack array of them."""
     return _local.packer.pack_array_header(len(parts)) + b"".join(parts)
+
+
+def readable(socket: zmq.Socket[bytes]) -> bool:
+    """Whether a whole message is in a socket.
+
+    Ask before each `recv` that shall not wait. It would say so itself, by an exception; but in a process that a frame
+    has just woken up, raising that takes as long as receiving, reading and checking the frame's header.
+    """
+    return bool(int(socket.get(_EVENTS)) & _READABLE)
+
+
+def arrived(socket: zmq.Socket[bytes]) -> Iterator[bytes]:
+    """The messages that are in a socket, one after the other, until there is none; it waits for none."""
+    while readable(socket):
+        yield socket.recv(_NOW)
 
 
 def unpack(data: bytes) -> Any:

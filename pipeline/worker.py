@@ -244,11 +244,7 @@ class Worker:
         the successor can overtake a buffer that the dead one had sent home. What is here at all is here now.
         """
         marks: list[tuple[SourceRunner, int, int]] = []
-        while True:
-            try:
-                data = self.homebox.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                break
+        for data in wire.arrived(self.homebox):
             try:
                 for what, stream, number, weight, fate, trace in wire.unpack(data):
                     source = self.sources[stream]
