@@ -11,7 +11,7 @@ from typing import Any
 import zmq
 
 from pipeline.plan import Assignment
-from pipeline.wire import arrived, pack, unpack
+from pipeline.wire import pack, readable, unpack
 
 LOGS_PER_REPORT = 50
 """Messages that a process may post between two reports; the rest is counted."""
@@ -76,4 +76,5 @@ class BusLine:
             yield self._unheard.popleft()
 
     def _receive(self) -> Iterator[dict[str, Any]]:
-        return map(unpack, arrived(self.socket))
+        while readable(self.socket):
+            yield unpack(self.socket.recv(zmq.NOBLOCK))

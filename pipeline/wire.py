@@ -52,7 +52,12 @@ def readable(socket: zmq.Socket[bytes]) -> bool:
 
 
 def arrived(socket: zmq.Socket[bytes]) -> Iterator[bytes]:
-    """The messages that are in a socket, one after the other, until there is none; it waits for none."""
+    """The messages in a socket that a poll has called readable, one after the other; it waits for none."""
+    try:
+        data = socket.recv(_NOW)
+    except zmq.Again:  # the poll knew better; but to ask again takes a call of the system
+        return
+    yield data
     while readable(socket):
         yield socket.recv(_NOW)
 
