@@ -231,7 +231,9 @@ def test_a_node_that_does_not_close_well_is_an_error(options: str, message: str)
 def test_a_node_in_the_middle_of_a_long_frame_may_finish_it_after_a_stop():
     """A picture of many megapixels is searched for seconds; that is no trouble, and it is said why it takes so long."""
     run = run_graph(
-        "numbers name=a num_buffers=0 fps=50 ! work name=w delay=3s ! nothing  a. ! nothing name=r", [], stop_after(10)
+        "numbers name=a num_buffers=0 fps=50 window=20 ! work name=w delay=5s ! nothing  a. ! nothing name=r",
+        [],
+        stop_after(10),
     )
     assert run.error is None
     assert run.said("waiting for w to close; another Ctrl-C ends it at once")
