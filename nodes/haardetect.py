@@ -130,7 +130,7 @@ class HaarDetect(Transform):
     src = pad("video/raw", format="BGR", adds="faces")
 
     @classmethod
-    def cameras(cls, props: HaarDetectProperties) -> list[str]:
+    def mentions(cls, props: HaarDetectProperties) -> list[str]:
         return [*named(props.roi), *named(props.ignore)]
 
     def open(self) -> None:

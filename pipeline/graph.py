@@ -286,8 +286,8 @@ def _check_cameras(plan: Plan, spec: GraphSpec, classes: dict[str, tuple[NodeTyp
     for node in spec.nodes.values():
         cls = classes[node.name][1]
         reached = [camera for copy in plan.nodes.values() if copy.base == node.name for camera in copy.streams]
-        with _asking(node.where, node, "which cameras it is told of"):
-            for camera in cls.cameras(check_properties(cls, node.properties, node.name)):
+        with _asking(node.where, node, "which cameras it mentions"):
+            for camera in cls.mentions(check_properties(cls, node.properties, node.name)):
                 if camera not in reached:
                     raise GraphError(f"no camera '{camera}' reaches it{did_you_mean(camera, reached)}")
 

@@ -139,7 +139,7 @@ class Node:
         return []
 
     @classmethod
-    def cameras(cls, props: Any) -> list[str]:
+    def mentions(cls, props: Any) -> list[str]:
         """The cameras that a node's properties name. The frames of each must reach the node."""
         return []
 
