@@ -287,7 +287,10 @@ def _check_cameras(plan: Plan, spec: GraphSpec, classes: dict[str, tuple[NodeTyp
         cls = classes[node.name][1]
         reached = [camera for copy in plan.nodes.values() if copy.base == node.name for camera in copy.streams]
         with _asking(node.where, node, "which cameras it mentions"):
-            for camera in cls.mentions(check_properties(cls, node.properties, node.name)):
+            named = cls.mentions(check_properties(cls, node.properties, node.name))
+            if isinstance(named, str):
+                raise TypeError("mentions gives a list of text")
+            for camera in named:
                 if camera not in reached:
                     raise GraphError(f"no camera '{camera}' reaches it{did_you_mean(camera, reached)}")
 

@@ -84,6 +84,13 @@ class Ears(Sink):
     def binds(cls, props):
         return "tcp://127.0.0.1:9"
 
+class Eyes(Sink):
+    sink = pad("video/raw")
+
+    @classmethod
+    def mentions(cls, props):
+        return "door"
+
 class Attr(Sink):
     sink = pad("video/raw")
 
@@ -102,7 +109,7 @@ def test_a_package_that_is_broken_is_named_and_spoils_nothing_else(tmp_path: Pat
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-nodes\nVersion: 1\n")
     (info / "entry_points.txt").write_text(
-        "[emograph.nodes]\nleaves = broken_leaves:X\nstrs = broken_nodes:Strs\nears = broken_nodes:Ears\nattr = broken_nodes:Attr\n"
+        "[emograph.nodes]\nleaves = broken_leaves:X\nstrs = broken_nodes:Strs\nears = broken_nodes:Ears\neyes = broken_nodes:Eyes\nattr = broken_nodes:Attr\n"
         "[emograph.commands]\ngone = broken_gone:app\n"
     )
     (tmp_path / "broken_leaves.py").write_text("raise SystemExit('no licence found')\n")
@@ -112,6 +119,7 @@ def test_a_package_that_is_broken_is_named_and_spoils_nothing_else(tmp_path: Pat
         (("check", "testsrc ! leaves"), "package broken-nodes cannot be imported: SystemExit: no licence found"),
         (("check", "testsrc ! strs"), "strs0: strs cannot say which files it uses: TypeError: reads and writes give lists"),
         (("check", "testsrc ! ears"), "ears0: ears cannot say at which addresses it listens: TypeError: binds gives a list"),
+        (("check", "testsrc ! eyes"), "eyes0: eyes cannot say which cameras it mentions: TypeError: mentions gives a list"),
         (("check", "testsrc ! attr a=3"), "attr cannot say whether its properties are right: AttributeError: 'int' object"),
         (("gone",), "command 'gone' of package broken-nodes cannot be imported: ModuleNotFoundError: No module named 'br"),
     ):  # fmt: skip
