@@ -42,8 +42,18 @@ def collide(one: str, other: str) -> bool:
     if a["path"] or b["path"]:
         return _file(a["path"]) == _file(b["path"])
     ports = {0 if match["port"] == "*" else int(match["port"]) for match in (a, b)}
-    host, its = ("127.0.0.1" if match["host"].lower() == "localhost" else match["host"] for match in (a, b))
+    host, its = _host(a["host"]), _host(b["host"])
     return len(ports) == 1 and 0 not in ports and (host == its or _includes(host, its) or _includes(its, host))
+
+
+def _host(text: str) -> str:
+    """A host as it may be compared: `LOCALHOST` and `[0:0::1]` in one spelling each."""
+    if text.lower() == "localhost":
+        return "127.0.0.1"
+    try:
+        return f"[{ipaddress.IPv6Address(text[1:-1])}]" if text.startswith("[") else text.lower()
+    except ValueError:
+        return text.lower()
 
 
 def _file(path: str | None) -> str | None:
