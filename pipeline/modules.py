@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -36,16 +37,17 @@ def load_module(place: str) -> ModuleType:
     name = f"{stem} ({hashlib.sha256(os.fsencode(file)).hexdigest()[:12]})"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None, "the suffix is one that Python knows"
-    assert spec.loader is not None, "a file has a loader"
+    # What a link leads to need not end in `.py`: the loader is named, in place of one that goes by the suffix.
+    loader = importlib.machinery.SourceFileLoader(name, file)
+    spec = importlib.util.spec_from_file_location(name, file, loader=loader)
+    assert spec is not None, "it has a loader"
     module = importlib.util.module_from_spec(spec)
     folder = os.path.dirname(file)
     if folder not in sys.path:
         sys.path.append(folder)  # what lies beside it; at the end, so that it hides nothing that is installed
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

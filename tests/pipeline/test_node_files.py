@@ -69,6 +69,12 @@ def test_it_hides_no_installed_module_and_is_loaded_once(folder: Path) -> None:
     assert find("json.py").load() is module.Mirror
 
 
+def test_a_link_to_it_does_too_whatever_the_file_is_called(folder: Path) -> None:
+    (folder / "mirror.py").rename(folder / "3f9a2c")
+    (folder / "mirror.py").symlink_to("3f9a2c")
+    assert find("mirror.py").load().__name__ == "Mirror"
+
+
 def test_names_and_pictures_go_by_the_class(folder: Path) -> None:
     (folder / 'a"b:c.py').write_text(MIRROR)
     plan = expand(parse_launch("testsrc ! haardetect ! ./mirror.py ! mirror.py:Mirror ! './a\"b:c.py' ! fakesink"))
