@@ -19,6 +19,8 @@ from types import ModuleType
 from typing import Any
 
 SUFFIX = ".py"
+_beside: dict[str, str] = {}
+"""Modules that files here have found beside them, and the folder of each."""
 
 
 def load(path: str) -> Any:
@@ -46,9 +48,27 @@ def load_module(place: str) -> ModuleType:
     if folder not in sys.path:
         sys.path.append(folder)  # what lies beside it; at the end, so that it hides nothing that is installed
     sys.modules[name] = module
+    # Python knows a module by its name alone: this file shall not take what another one has found beside itself.
+    theirs = {
+        n: sys.modules.pop(n) for n, at in _beside.items() if at != folder and n in sys.modules and _in(folder, n)
+    }
+    before = set(sys.modules)
     try:
         loader.exec_module(module)
+        for other in theirs.keys() & sys.modules.keys():
+            raise ImportError(f"there is a module '{other}' in {folder} and in {_beside[other]}: rename one of them")
     except BaseException:
         del sys.modules[name]
         raise
+    finally:
+        sys.modules.update(theirs)
+    for other in sys.modules.keys() - before:
+        if (found := _in(folder, other)) and found == getattr(sys.modules[other], "__file__", None):
+            _beside[other] = folder
     return module
+
+
+def _in(folder: str, name: str) -> str | None:
+    """The file of the module of that name in a folder; None where there is none."""
+    found = None if "." in name else importlib.machinery.PathFinder.find_spec(name, [folder])
+    return found and found.origin

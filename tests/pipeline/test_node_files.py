@@ -75,6 +75,20 @@ def test_a_link_to_it_does_too_whatever_the_file_is_called(folder: Path) -> None
     assert find("mirror.py").load().__name__ == "Mirror"
 
 
+def test_what_lies_beside_one_file_is_not_taken_for_what_lies_beside_another(folder: Path) -> None:
+    for name, code in (("a", "from helper import WHO\n"), ("b", "from helper import WHO\n"), ("c", "WHO = 'c'\n")):
+        (folder / name).mkdir()
+        (folder / name / "helper.py").write_text(f"WHO = {name!r}\n")
+        (folder / name / "node.py").write_text(code + MIRROR)
+    first = load_module(str(folder / "a" / "node.py"))
+    assert first.WHO == "a"
+    with pytest.raises(UserError) as caught:
+        find("b/node.py")
+    assert f"there is a module 'helper' in {folder}/b and in {folder}/a: rename one of them" in str(caught.value)
+    assert find("c/node.py").load().__name__ == "Mirror", "its own helper it does not import"
+    assert sys.modules["helper"].WHO == "a"
+
+
 def test_names_and_pictures_go_by_the_class(folder: Path) -> None:
     (folder / 'a"b:c.py').write_text(MIRROR)
     plan = expand(parse_launch("testsrc ! haardetect ! ./mirror.py ! mirror.py:Mirror ! './a\"b:c.py' ! fakesink"))
