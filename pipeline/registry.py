@@ -116,10 +116,11 @@ def _in_file(name: str, file: str, cls: str) -> NodeType:
 
 def _own_nodes(module: ModuleType) -> list[str]:
     """Names of the node classes that a module defines itself, those left out that others in it are made of."""
-    own = {
-        name: thing for name, thing in vars(module).items() if _is_node(thing) and thing.__module__ == module.__name__
-    }
-    return [n for n, cls in own.items() if not any(o is not cls and issubclass(o, cls) for o in own.values())]
+    own: dict[type[Node], str] = {}
+    for name, thing in vars(module).items():
+        if _is_node(thing) and thing.__module__ == module.__name__:
+            own.setdefault(thing, name)  # a second name is no second class
+    return [name for cls, name in own.items() if not any(o is not cls and issubclass(o, cls) for o in own)]
 
 
 def find(name: str) -> NodeType:

@@ -137,6 +137,11 @@ def test_of_a_class_and_those_made_of_it_the_last_one_counts(folder: Path) -> No
     assert find("own.py:Mirror").load().__name__ == "Mirror"
 
 
+def test_a_class_of_two_names_is_one(folder: Path) -> None:
+    (folder / "own.py").write_text(f"{MIRROR}\nFlip = Mirror\n")
+    assert find("own.py").path == f"{folder}/own.py:Mirror"
+
+
 def test_an_editor_takes_it(folder: Path) -> None:
     graph = "nodes:\n  m: {type: TYPE, axis: vertical}\nlinks: [a ! m]\n"
     schema = graph_schema()
