@@ -80,7 +80,7 @@ def _number(spec: GraphSpec, type_: str, where: str) -> str:
     """A name for a node that has none: its type, of a file's the class or the file's own name, and a number."""
     known = type_ in node_types()
     if (place := file_of(type_)) and not known:
-        stem = re.sub(r"\W", "_", place[1].lower() or Path(place[0]).stem)
+        stem = re.sub(r"^(?=\d)|\W", "_", place[1].lower() or Path(place[0]).stem, flags=re.ASCII)[:36]
     elif NAME.fullmatch(type_) or known:
         stem = type_
     else:

@@ -7,6 +7,7 @@ has the path of its file for a type: `./mirror.py`, or `./mirror.py:Mirror` wher
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from dataclasses import dataclass, replace
 from functools import cache
@@ -95,8 +96,8 @@ def file_of(type_: str) -> tuple[str, str] | None:
 
 
 def _in_file(name: str, file: str, cls: str) -> NodeType:
-    path = Path(file).absolute()
-    if not path.is_file():
+    path = Path(os.path.expanduser(file)).absolute()
+    if not os.path.isfile(path):  # Path's own raises an error for a name that is too long
         raise GraphError(f"no such file: '{path}', which is given as a node's type")
     found = NodeType(name, f"{path}:{cls}", "")
     try:

@@ -98,8 +98,22 @@ def test_names_and_pictures_go_by_the_class(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "name"), [("2nd.py", "_2nd0"), ("größe.py", "gr__e0"), (f"{'long' * 20}.py", f"{'long' * 9}0")]
+)
+def test_its_name_need_not_be_one_of_a_node(folder: Path, file: str, name: str) -> None:
+    (folder / "mirror.py").rename(folder / file)
+    assert name in expand(parse_launch(f"testsrc ! haardetect ! ./{file} ! fakesink")).nodes
+
+
+def test_it_may_lie_at_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    assert find("~/mirror.py").path == f"{folder}/mirror.py:Mirror"
+
+
+@pytest.mark.parametrize(
     ("code", "type_", "words"),
     [
+        (MIRROR, f"{'x' * 300}.py", "no such file: '{folder}/xxx"),
         (MIRROR, "miror.py", "no such file: '{folder}/miror.py', which is given as a node's type"),
         (MIRROR, "own.py:Miror", "there is no 'Miror' in 'own.py'; did you mean 'Mirror'?"),
         (MIRROR, "own.py:cv2", "node type 'own.py:cv2': {folder}/own.py:cv2 is not a node class"),
