@@ -82,7 +82,7 @@ class Assignment:
 
     @classmethod
     def unpack(cls, data: bytes) -> Assignment:
-        raw = unpack(data)
+        raw = unpack(data, any_keys=True)  # a property may be a map of numbers
         plan = raw.pop("plan")
         nodes = [NodePlan(**n) for n in plan.pop("nodes")]
         return cls(plan=Plan(nodes={n.name: n for n in nodes}, **plan), **raw)

@@ -62,6 +62,9 @@ def arrived(socket: zmq.Socket[bytes]) -> Iterator[bytes]:
         yield socket.recv(_NOW)
 
 
-def unpack(data: bytes) -> Any:
-    """The value in `data`; ValueError (or a subclass of it) when it is not exactly one msgpack value."""
-    return msgpack.unpackb(data)
+def unpack(data: bytes, any_keys: bool = False) -> Any:
+    """The value in `data`; ValueError (or a subclass of it) when it is not exactly one msgpack value.
+
+    any_keys: keys of maps may be other than text, too; not for what a stranger may have sent.
+    """
+    return msgpack.unpackb(data, strict_map_key=not any_keys)

@@ -1,4 +1,5 @@
-"""What a worker hears from its supervisor comes in order, also when it looks in the middle of something else."""
+"""What a worker hears from its supervisor comes as it was said and in order, also when it looks in the middle of
+something else."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from pathlib import Path
 import zmq
 
 from pipeline.busline import BusLine
-from pipeline.plan import Assignment, Plan
+from pipeline.plan import Assignment, NodePlan, Plan
 from pipeline.wire import pack, unpack
 
 
@@ -39,3 +40,9 @@ def test_what_comes_while_something_is_done_is_heard_in_its_order(tmp_path: Path
                         pass
         assert heard == ["play", "one", "two", "quit"]
         line.socket.close()
+
+
+def test_a_property_may_be_a_map_of_numbers(tmp_path: Path):
+    node = NodePlan("n", "n", "own", "own:Own", "sink", "w", {"names": {1: "one", 0.5: "half"}})
+    assignment = Assignment("w", str(tmp_path), Plan("graph", "live", 0, {"n": node}), {"camera": 3})
+    assert Assignment.unpack(assignment.pack()) == assignment
