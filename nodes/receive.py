@@ -93,6 +93,9 @@ class Receive(Source):
         self._asked = 0.0
         self._sequence: int | None = None
         self._last_pts = self._last_wall = self._offset = 0
+        if self.last_before is not None:
+            self._last_pts, moment = self.last_before
+            self._last_wall = time.time_ns() - (time.monotonic_ns() - moment)
         self._down = ""
         self._ended = False
         self._context = zmq.Context()

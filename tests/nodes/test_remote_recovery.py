@@ -80,6 +80,17 @@ def test_a_receiver_that_takes_over_waits_for_nobody():
     assert far.statuses[:2] == [(False, f"{port} does not answer for 0.3 s"), (True, "")]
 
 
+def test_a_receiver_that_takes_over_goes_on_with_the_times_of_the_one_before():
+    """That one had gone on counting when the sender began anew."""
+    port, hour = f"tcp://127.0.0.1:{free_port()}", 3600 * 10**9
+    far = Far(port)
+    far.node.restarted, far.node.shape_before = True, SHAPE
+    far.node.last_before = hour, time.monotonic_ns()
+    with far, sending(endpoint=port) as h:
+        patiently(lambda: len(far.got) > 2, lambda: h.push(picture(0), pts=len(far.got)))
+    assert hour < far.got[0].pts < 2 * hour
+
+
 @pytest.mark.parametrize(
     ("properties", "message"),
     [
