@@ -32,6 +32,8 @@ _LIST_LINK = re.compile(r"^([ \t]*-\s+)(\[[^\]\n]*\]\s*!.*?)((?<=\s)#.*)?$", re.
 
 def parse_file(path: Path) -> GraphSpec:
     """A graph file."""
+    if path.suffix == ".py":
+        raise GraphError(f'{path} is no graph, but may be a node of one: "testsrc ! {path} ! ..."')
     try:
         with path.open(encoding="utf-8") as file:  # not all at once: it may be a film
             text = file.read(MAX_CHARACTERS + 1)

@@ -156,6 +156,11 @@ def test_a_class_of_two_names_is_one(folder: Path) -> None:
     assert find("own.py").path == f"{folder}/own.py:Mirror"
 
 
+def test_alone_it_is_no_graph(folder: Path) -> None:
+    shown = emograph("check", "./mirror.py", cwd=folder)
+    assert 'mirror.py is no graph, but may be a node of one: "testsrc ! mirror.py ! ..."' in shown.stderr
+
+
 def test_an_editor_takes_it(folder: Path) -> None:
     graph = "nodes:\n  m: {type: TYPE, axis: vertical}\nlinks: [a ! m]\n"
     schema = graph_schema()
