@@ -51,6 +51,7 @@ def parse_launch(text: str) -> GraphSpec:
         elif "=" in word:
             raise GraphError(f"{where}: '{word}' belongs to no node; a property follows its node's type")
         else:
+            word = fill_in_variables(word, f"{where}: {word}")
             values: dict[str, Any] = {"type": word}
             while position < len(words) and re.match(r"[A-Za-z_]\w*=", words[position]):
                 key, _, value = words[position].partition("=")

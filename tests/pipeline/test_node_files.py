@@ -156,6 +156,13 @@ def test_a_class_of_two_names_is_one(folder: Path) -> None:
     assert find("own.py").path == f"{folder}/own.py:Mirror"
 
 
+def test_its_folder_may_be_a_variable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODES", str(folder))
+    file = "nodes:\n  a: {type: testsrc}\n  mirror0: {type: '${NODES}/mirror.py'}\nlinks: [a ! mirror0]\n"
+    for spec in (parse_yaml(file, "g.yaml"), parse_launch("testsrc ! ${NODES}/mirror.py")):
+        assert spec.nodes["mirror0"].type == f"{folder}/mirror.py"
+
+
 def test_alone_it_is_no_graph(folder: Path) -> None:
     shown = emograph("check", "./mirror.py", cwd=folder)
     assert 'mirror.py is no graph, but may be a node of one: "testsrc ! mirror.py ! ..."' in shown.stderr
