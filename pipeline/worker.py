@@ -180,7 +180,9 @@ class Worker:
                 else:
                     self.nodes[name].close()
             except Exception as error:
-                text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                if Mishaps.tracebacks and not isinstance(error, UserError):
+                    traceback.print_exception(error)
+                text = str(error) if isinstance(error, UserError) else told(error)
                 if not quiet:
                     self.say("error", text=str(UserError(f"while closing: {text}").at(name)))
 

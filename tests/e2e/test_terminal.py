@@ -241,9 +241,18 @@ def test_launch_plain_on_a_terminal_and_debug(env: dict[str, str]):
 
 
 @pytest.mark.parametrize("debug", [True, False])
-def test_with_debug_an_exception_of_a_node_has_its_traceback(env: dict[str, str], debug: bool):
-    graph = "numbers num_buffers=3 ! work name=w fail_at=1 ! nothing"
-    done = emograph(*["--debug"] * debug, "launch", graph, env=env)
+@pytest.mark.parametrize(
+    ("graph", "line", "place"),
+    [
+        ("work name=w fail_at=1 ! nothing", "error    w: RuntimeError: this frame is bad (", "transform"),
+        ("trouble name=w fail_in_close=true", "w: while closing: OSError: No space left on device (", "close"),
+    ],
+)
+def test_with_debug_an_exception_of_a_node_has_its_traceback(
+    env: dict[str, str], graph: str, line: str, place: str, debug: bool
+):
+    done = emograph(*["--debug"] * debug, "launch", f"numbers num_buffers=3 ! {graph}", env=env)
     assert done.returncode == 1
-    assert "error    w: RuntimeError: this frame is bad (" in done.stderr
-    assert (re.search(r"debug +w: .*enginenodes.py.* in transform$", done.stderr, re.MULTILINE) is not None) == debug
+    assert line in done.stderr
+    found = re.search(rf"debug +w: .*enginenodes.py.* in {place}$", done.stderr, re.MULTILINE)
+    assert (found is not None) == debug

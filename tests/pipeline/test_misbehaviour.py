@@ -225,7 +225,8 @@ def test_a_node_that_does_not_close_well_is_an_error(options: str, message: str)
     run = run_graph(
         f"numbers name=a num_buffers=0 fps=50 ! trouble name=t {options}  a. ! nothing name=r", [], stop_after(10)
     )
-    assert run.error == message
+    assert run.error is not None
+    assert run.error.partition(" (")[0] == message
 
 
 def test_a_node_in_the_middle_of_a_long_frame_may_finish_it_after_a_stop():
