@@ -54,8 +54,9 @@ class _View:
     def subscribe(self) -> None:
         """Hear the graph's own `publish` nodes as anybody else would."""
         for node in self.plan.nodes.values():
-            if node.type == "publish" and not self.quiet:
-                endpoint = str(find(node.type).load()(node.name, **node.properties).props.endpoint)
+            # A file's class may be called so as well.
+            if not self.quiet and node.type == "publish" and node.cls == (found := find(node.type)).path:
+                endpoint = str(found.load()(node.name, **node.properties).props.endpoint)
                 reachable = endpoint.replace("//*:", "//127.0.0.1:").replace("//0.0.0.0:", "//127.0.0.1:")
                 with contextlib.suppress(UserError):  # a port or interface that only the node itself will know
                     self.subscriptions.append(subscribe(reachable, kinds=["change", "status"]))

@@ -6,6 +6,7 @@ has the path of its file for a type: `./mirror.py`, or `./mirror.py:Mirror` wher
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
@@ -96,7 +97,9 @@ def file_of(type_: str) -> tuple[str, str] | None:
 
 
 def _in_file(name: str, file: str, cls: str) -> NodeType:
-    path = Path(os.path.expanduser(file)).absolute()
+    path = Path(os.path.expanduser(file))
+    with contextlib.suppress(FileNotFoundError):  # there may be no working folder any more
+        path = path.absolute()
     if not os.path.isfile(path):  # Path's own raises an error for a name that is too long
         raise GraphError(f"no such file: '{path}', which is given as a node's type")
     found = NodeType(name, f"{path}:{cls}", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -161,6 +162,27 @@ def test_its_folder_may_be_a_variable(folder: Path, monkeypatch: pytest.MonkeyPa
     file = "nodes:\n  a: {type: testsrc}\n  mirror0: {type: '${NODES}/mirror.py'}\nlinks: [a ! mirror0]\n"
     for spec in (parse_yaml(file, "g.yaml"), parse_launch("testsrc ! ${NODES}/mirror.py")):
         assert spec.nodes["mirror0"].type == f"{folder}/mirror.py"
+
+
+def test_a_class_that_is_called_like_a_node_is_another(folder: Path) -> None:
+    """The events of a graph's own `publish` nodes are shown; this has none, and no endpoint."""
+    (folder / "own.py").write_text(
+        "from pipeline import Properties, Sink, pad\n"
+        "class Publish(Sink):\n"
+        "    class Properties(Properties):\n        broker: str = ''\n"
+        "    sink = pad('ANY', access='none')\n"
+        "    def consume(self, buffer): pass\n"
+    )
+    done = emograph("launch", "testsrc name=a num_buffers=5 ! own.py broker=b", cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_working_folder_that_is_gone_is_no_traceback(folder: Path) -> None:
+    (folder / "gone").mkdir()
+    os.chdir(folder / "gone")
+    (folder / "gone").rmdir()
+    with pytest.raises(UserError, match="^no such file: 'own.py', which is given as a node's type"):
+        find("own.py")
 
 
 def test_alone_it_is_no_graph(folder: Path) -> None:
