@@ -75,7 +75,7 @@ def redact_setting(name: str, value: Any) -> Any:
     if isinstance(value, list):
         return [redact_setting(name, v) for v in value]
     if isinstance(value, dict):
-        return {key: redact_setting(name, v) for key, v in value.items()}
+        return {key: redact_setting(f"{name}_{key}", v) for key, v in value.items()}
     if not isinstance(value, str):
         return value
     if value and _SECRET_NAME.search(name):

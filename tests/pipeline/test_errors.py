@@ -55,6 +55,7 @@ def test_credentials_are_not_shown(text: str, shown: str):
         *((name, "5ecret", "***") for name in ("token", "credentials", "api_key", "key", "secret", "auth", "pwd")),
         ("keyframes", "5", "5"),
         ("tokens", ["a", "b"], ["***", "***"]),
+        ("broker", {"host": "mqtt", "password": "5ecret", 1: "x"}, {"host": "mqtt", "password": "***", 1: "x"}),
         ("token", "", ""),
         ("fps", 5, 5),
     ],
