@@ -70,7 +70,7 @@ def _by_camera(value: Any) -> dict[str, list[Rectangle]]:
         if not all(isinstance(camera, str) for camera in value):
             raise ValueError("a camera's name that is more to YAML than a word, such as on or no, needs quotes")
         return {camera: _rectangles(part) for camera, part in value.items()}
-    return {EVERY: _rectangles(value)} if value else {}
+    return {} if value in ([], "") else {EVERY: _rectangles(value)}
 
 
 _As = list[float] | list[list[float]] | str

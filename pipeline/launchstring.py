@@ -56,6 +56,7 @@ def parse_launch(text: str) -> GraphSpec:
             while position < len(words) and re.match(r"[A-Za-z_]\w*=", words[position]):
                 key, _, value = words[position].partition("=")
                 position += 1
+                value, position = _whole(value, words, position)
                 if key in values:
                     raise GraphError(f"{where}: {word}: '{key}' is given twice")
                 given = scalar(value)
@@ -75,6 +76,17 @@ def parse_launch(text: str) -> GraphSpec:
     for chain in chains:
         spec.connect(chain, where)
     return spec
+
+
+def _whole(value: str, words: list[str], position: int) -> tuple[str, int]:
+    """A list or a map to its end, with blanks in it, and where the next word is; other words as they are."""
+    if value[:1] in ("[", "{"):
+        end_of_node = words.index("!", position) if "!" in words[position:] else len(words)
+        for end in range(position, end_of_node + 1):
+            whole = " ".join([value, *words[position:end]])
+            if sum(map(whole.count, "[{")) <= sum(map(whole.count, "]}")):
+                return whole, end
+    return value, position
 
 
 def _number(spec: GraphSpec, type_: str, where: str) -> str:

@@ -19,8 +19,6 @@ from types import ModuleType
 from typing import Any
 
 SUFFIX = ".py"
-_beside: dict[str, str] = {}
-"""Modules that files here have found beside them, and the folder of each."""
 
 
 def load(path: str) -> Any:
@@ -34,8 +32,13 @@ def load_module(place: str) -> ModuleType:
     if not place.endswith(SUFFIX):
         return importlib.import_module(place)
     file = os.path.realpath(place)
+    folder = os.path.dirname(file)
+    if folder not in sys.path:
+        sys.path.append(folder)  # for what lies beside it; at the end, so that it hides nothing that is installed
     stem = os.path.basename(file).removesuffix(SUFFIX)
-    # Not under its plain name: it may be that of an installed module, `display.py` or `numpy.py`.
+    if _is_found(stem, file):
+        return importlib.import_module(stem)
+    # `json.py`, `my nodes.py`: by a name of its own, which nobody else can import it by.
     name = f"{stem} ({hashlib.sha256(os.fsencode(file)).hexdigest()[:12]})"
     if name in sys.modules:
         return sys.modules[name]
@@ -44,31 +47,21 @@ def load_module(place: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file, loader=loader)
     assert spec is not None, "it has a loader"
     module = importlib.util.module_from_spec(spec)
-    folder = os.path.dirname(file)
-    if folder not in sys.path:
-        sys.path.append(folder)  # what lies beside it; at the end, so that it hides nothing that is installed
     sys.modules[name] = module
-    # Python knows a module by its name alone: this file shall not take what another one has found beside itself.
-    theirs = {
-        n: sys.modules.pop(n) for n, at in _beside.items() if at != folder and n in sys.modules and _in(folder, n)
-    }
-    before = set(sys.modules)
     try:
         loader.exec_module(module)
-        for other in theirs.keys() & sys.modules.keys():
-            raise ImportError(f"there is a module '{other}' in {folder} and in {_beside[other]}: rename one of them")
     except BaseException:
         del sys.modules[name]
         raise
-    finally:
-        sys.modules.update(theirs)
-    for other in sys.modules.keys() - before:
-        if (found := _in(folder, other)) and found == getattr(sys.modules[other], "__file__", None):
-            _beside[other] = folder
     return module
 
 
-def _in(folder: str, name: str) -> str | None:
-    """The file of the module of that name in a folder; None where there is none."""
-    found = None if "." in name else importlib.machinery.PathFinder.find_spec(name, [folder])
-    return found and found.origin
+def _is_found(name: str, file: str) -> bool:
+    """Whether `import name` gives the module in that file."""
+    if not name.isidentifier():
+        return False
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__file__", None) == file
+    importlib.invalidate_caches()  # it may have been written just now
+    found = importlib.machinery.PathFinder.find_spec(name)
+    return found is not None and found.origin == file

@@ -291,6 +291,7 @@ def check_properties(cls: type[Node], given: dict[str, Any], name: str) -> Any:
         if first["type"] == "string_type":
             number = given.get(key)
             shown = number if type(number) in (int, float) and not is_secret(cls, key) else 7
+            shown = "[...]" if isinstance(number, list) else shown
             message = f"""it must be text: "{shown}" in a file, '"{shown}"' in a launch string"""
         if first["type"] == "missing":
             raise GraphError(f"{name}: {type_name} needs the property '{key}'") from None

@@ -58,6 +58,8 @@ def test_a_rectangle_or_several_or_a_map_of_them(given: Any, found: dict[str, li
         ("0,0,,1", "a rectangle is"),
         ({"door": "wide"}, "a rectangle is"),
         (0.5, "a rectangle is"),
+        (0, "a rectangle is"),
+        (False, "a rectangle is"),
         ({True: [0, 0, 1, 1]}, "a camera's name that is more to YAML than a word, such as on or no, needs quotes"),
         ([120, 80, 320, 240], "are fractions of the frame, from 0 to 1"),
         ([0, 0, float("nan"), 1], "are fractions of the frame, from 0 to 1"),

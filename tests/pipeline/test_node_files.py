@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -25,12 +26,15 @@ MIRROR = (ROOT / "docs/examples/emograph-mirror/emograph_mirror.py").read_text()
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working folder, with the example's code in `mirror.py`."""
     (tmp_path / "mirror.py").write_text(MIRROR)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    return tmp_path
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def test_a_graph_runs_it(folder: Path) -> None:
@@ -76,18 +80,16 @@ def test_a_link_to_it_does_too_whatever_the_file_is_called(folder: Path) -> None
     assert find("mirror.py").load().__name__ == "Mirror"
 
 
-def test_what_lies_beside_one_file_is_not_taken_for_what_lies_beside_another(folder: Path) -> None:
-    for name, code in (("a", "from helper import WHO\n"), ("b", "from helper import WHO\n"), ("c", "WHO = 'c'\n")):
-        (folder / name).mkdir()
-        (folder / name / "helper.py").write_text(f"WHO = {name!r}\n")
-        (folder / name / "node.py").write_text(code + MIRROR)
-    first = load_module(str(folder / "a" / "node.py"))
-    assert first.WHO == "a"
-    with pytest.raises(UserError) as caught:
-        find("b/node.py")
-    assert f"there is a module 'helper' in {folder}/b and in {folder}/a: rename one of them" in str(caught.value)
-    assert find("c/node.py").load().__name__ == "Mirror", "its own helper it does not import"
-    assert sys.modules["helper"].WHO == "a"
+def test_a_plain_name_is_the_modules_own(folder: Path) -> None:
+    """So that whoever imports it from beside, or in a process that was spawned, has the same classes."""
+    (folder / "own.py").write_text("import mirror\nfrom mirror import Mirror\n\n\nclass Own(Mirror):\n    'Mine.'\n")
+    own = load_module(str(folder / "own.py"))
+    assert own.__name__ == "own"
+    assert sys.modules["mirror"] is own.mirror is load_module(str(folder / "mirror.py"))
+    (folder / "other").mkdir()
+    (folder / "other" / "own.py").write_text(MIRROR)
+    other = load_module(str(folder / "other" / "own.py"))
+    assert sys.modules["own"] is own is not other
 
 
 def test_names_and_pictures_go_by_the_class(folder: Path) -> None:

@@ -60,6 +60,9 @@ def test_a_launch_string_is_the_same_graph():
         ("uri=a=b", "a=b"),
         ("uri=[1,b]", [1, "b"]),
         ("'uri={a: [1, 2]}'", {"a": [1, 2]}),
+        ("uri=[0, 0.5, [1, b]]", [0, 0.5, [1, "b"]]),
+        ("uri={a: [1, 2], b: 3}", {"a": [1, 2], "b": 3}),
+        ("uri=[1", "[1"),
         ("uri={camera}", "{camera}"),
         ("uri={camera}.mp4", "{camera}.mp4"),
         ("'uri=[1] b.mp4'", "[1] b.mp4"),
@@ -67,7 +70,10 @@ def test_a_launch_string_is_the_same_graph():
     ],
 )
 def test_words_of_a_launch_string(text: str, value: object):
-    assert parse_launch(f"numbers {text} ! nothing").nodes["numbers0"].properties == {"uri": value}
+    assert parse_launch(f"numbers {text} num_buffers=3 ! nothing").nodes["numbers0"].properties == {
+        "uri": value,
+        "num_buffers": 3,
+    }
 
 
 def test_the_environment_is_expanded(monkeypatch: pytest.MonkeyPatch):
