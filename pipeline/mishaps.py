@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from collections.abc import Callable, Container
+from functools import cache
+from pathlib import Path
 from typing import ClassVar
 
 DROPPED = "the frame is dropped"
@@ -14,12 +17,23 @@ TOLD = 3
 def told(error: BaseException, leave_out: Container[str] = ()) -> str:
     """What went wrong and where, in one line: `ValueError: no such mode (/a/plugin.py:12)`.
 
+    The place is the last one in code that somebody works on: a mistake that shows itself in pydantic, json or the
+    engine is made in the node that calls them. Where there is none, it is the very last one.
+
     leave_out: files that are no place to look for the mistake; nor are those of Python's import.
     """
     text = " ".join(f"{type(error).__name__}: {error}".split())
     stack = traceback.extract_tb(error.__traceback__)
     stack = [at for at in stack if at.filename not in leave_out and not at.filename.startswith("<frozen ")]
+    stack = [at for at in stack if not at.filename.startswith(_not_worked_on())] or stack
     return f"{text} ({stack[-1].filename}:{stack[-1].lineno})" if stack else text
+
+
+@cache
+def _not_worked_on() -> tuple[str, ...]:
+    """Where the files of the engine, of Python and of installed packages begin."""
+    installed = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return tuple(f"{folder}/" for folder in (Path(__file__).parent, *installed))
 
 
 class Mishaps:

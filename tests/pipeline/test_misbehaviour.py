@@ -286,9 +286,11 @@ class Plugin(Nothing):
     [
         ("raise ValueError('cannot\\nopen')", r"ValueError: cannot open \(.*/opens.py:10\)"),
         ("raise OSError", r"OSError: \(.*/opens.py:10\)"),
+        ("self.props.cuont", r"AttributeError: 'Properties' object has no attribute 'cuont' \(.*/opens.py:10\)"),
+        ("self.observe()", r"TypeError: Node.observe\(\) missing .* \(.*/opens.py:10\)"),
         (
             "Settings(count='x')",
-            r"ValidationError: 1 validation error for Settings count Input should be .*/main.py:\d+\)",
+            r"ValidationError: 1 validation error for Settings count Input should be .*/opens.py:10\)",
         ),
         ("raise SystemExit('no device')", "no device"),
     ],
