@@ -19,12 +19,19 @@ from types import ModuleType
 from pipeline import modules
 from pipeline.errors import GraphError, UserError, did_you_mean
 from pipeline.mishaps import told
-from pipeline.node import Node
+from pipeline.node import BatchTransform, Node, Sink, Source, Transform
 
 GROUP = "emograph.nodes"
 _IMPORTING = (__file__, modules.__file__, importlib.__file__)
 _PADS = {"source": ("src",), "sink": ("sink",)}
 """Kind -> the pads that it must have; all others have both."""
+_METHODS = {
+    Source: ("open(self)", "fill(self, buffer)"),
+    Transform: ("transform(self, buffer)",),
+    BatchTransform: ("transform_batch(self, buffers)",),
+    Sink: ("consume(self, buffer)",),
+}
+"""What a node of that kind must define."""
 _ELSEWHERE = {
     "tee": "link one node to several",
     "queue": "each node runs in a process of its own, and takes what waits for it",
@@ -59,6 +66,8 @@ class NodeType:
         if missing:
             needed = " and ".join(f"`{name} = pad(...)`" for name in missing)
             raise UserError(f"{self}: {self.path} is a {cls.kind}, which needs {needed}")
+        if needed := " and ".join(f"`def {method}`" for method in _undefined(cls)):
+            raise UserError(f"{self}: {self.path} is a {cls.kind}, which needs {needed}")
         return cls
 
     def __str__(self) -> str:
@@ -67,6 +76,16 @@ class NodeType:
 
 def _is_node(thing: object) -> bool:
     return isinstance(thing, type) and issubclass(thing, Node) and bool(thing.kind)
+
+
+def _undefined(cls: type[Node]) -> list[str]:
+    """The methods that its kind needs and that it does not have, as they are to be written."""
+
+    def same(base: type[Node], method: str) -> bool:
+        name = method.partition("(")[0]
+        return getattr(cls, name) is getattr(base, name)
+
+    return [m for base, methods in _METHODS.items() if issubclass(cls, base) for m in methods if same(base, m)]
 
 
 @cache

@@ -105,16 +105,33 @@ class NoSink(Sink):
     src = pad("ANY")
 
 
+class NoFill(Source):
+    """A source whose methods are misspelt."""
+
+    src = pad("ANY")
+
+    def opens(self) -> VideoInfo:
+        return VideoInfo(4, 6)
+
+
+class NoConsume(Sink):
+    """A sink that does nothing."""
+
+    sink = pad("ANY")
+
+
 @pytest.mark.parametrize(
     ("cls", "needed"),
     [
+        (NoFill, "is a source, which needs `def open(self)` and `def fill(self, buffer)`"),
+        (NoConsume, "is a sink, which needs `def consume(self, buffer)`"),
         (NoSrc, "is a source, which needs `src = pad(...)`"),
         (NoPads, "is a transform, which needs `sink = pad(...)` and `src = pad(...)`"),
         (HalfLinked, "is a batch, which needs `src = pad(...)`"),
         (NoSink, "is a sink, which needs `sink = pad(...)`"),
     ],
 )
-def test_a_class_without_its_pads_is_one_line(cls: type, needed: str):
+def test_a_class_without_its_pads_or_methods_is_one_line(cls: type, needed: str):
     with pytest.raises(UserError) as caught:
         NodeType("mine", f"{__name__}:{cls.__name__}", "mine").load()
     assert str(caught.value) == f"node type 'mine' of package mine: {__name__}:{cls.__name__} {needed}"
