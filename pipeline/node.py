@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import reprlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -87,6 +88,9 @@ class Node:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        base = SourceProperties if cls.kind == "source" else Properties
+        if not issubclass(cls.Properties, base):
+            raise TypeError(f"{cls.__name__}: its properties are a `class Properties({base.__name__})`")
         taken = RESERVED & set(cls.Properties.model_fields)
         if taken:
             raise TypeError(f"{cls.__name__}: a property cannot be called {', '.join(sorted(taken))}")
@@ -223,7 +227,7 @@ def open_source(node: Source) -> VideoInfo:
     """Open it; TypeError where it does not say what its frames look like."""
     info = node.open()
     if not isinstance(info, VideoInfo):
-        raise TypeError(f"open() of {type(node).__name__} must return a VideoInfo, and returned {info!r}")
+        raise TypeError(f"open() of {type(node).__name__} must return a VideoInfo, and returned {reprlib.repr(info)}")
     return info
 
 
@@ -231,7 +235,8 @@ def gave_frame(node: Source, more: object) -> bool:
     """What `fill` has returned, as True or False; TypeError for anything else, which a `return` was forgotten for."""
     if isinstance(more, bool | np.bool_):
         return bool(more)
-    raise TypeError(f"fill() of {type(node).__name__} must return True, or False at the end, and returned {more!r}")
+    returned = reprlib.repr(more)
+    raise TypeError(f"fill() of {type(node).__name__} must return True, or False at the end, and returned {returned}")
 
 
 class Transform(Node):

@@ -137,6 +137,15 @@ def test_a_class_without_its_pads_or_methods_is_one_line(cls: type, needed: str)
     assert str(caught.value) == f"node type 'mine' of package mine: {__name__}:{cls.__name__} {needed}"
 
 
+@pytest.mark.parametrize(
+    ("kind", "base", "needed"),
+    [(Sink, object, "Properties"), (Source, object, "SourceProperties"), (Source, Properties, "SourceProperties")],
+)
+def test_properties_made_of_something_else_are_refused(kind: type, base: type, needed: str):
+    with pytest.raises(TypeError, match=rf"^Mine: its properties are a `class Properties\({needed}\)`$"):
+        type("Mine", (kind,), {"Properties": type("Properties", (base,), {})})
+
+
 @pytest.mark.parametrize("word", ["tee", "queue"])
 def test_elements_of_gstreamer_that_are_not_needed(word: str):
     with pytest.raises(GraphError, match=f"there is no '{word}', and none is needed: "):
@@ -331,9 +340,18 @@ def test_fill_says_whether_there_was_a_frame(more: object, frames: int):
         assert len(h.pull(1)) == frames
 
 
-@pytest.mark.parametrize("more", [None, 1, 0, "yes"])
-def test_a_fill_that_does_not_say_whether_there_was_a_frame(more: object):
-    with Harness(Still(more)) as h, pytest.raises(TypeError, match=f"must return True, or False .* returned {more!r}"):
+@pytest.mark.parametrize(
+    ("more", "shown"),
+    [
+        (None, "None"),
+        (1, "1"),
+        (0, "0"),
+        ("yes", "'yes'"),
+        (np.zeros((4, 6, 3), np.uint8), r"array\(\[\[\[0, .{,20}\)"),
+    ],
+)
+def test_a_fill_that_does_not_say_whether_there_was_a_frame(more: object, shown: str):
+    with Harness(Still(more)) as h, pytest.raises(TypeError, match=f"must return True, or False .* returned {shown}$"):
         h.pull(1)
 
 
