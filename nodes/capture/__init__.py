@@ -23,7 +23,7 @@ from nodes.capture.pictures import Pictures, is_picture, other_pictures, picture
 from nodes.capture.reader import Interrupted, Reader, quieten
 from nodes.capture.recording import Recording, Video
 from nodes.capture.timeline import RateLimit
-from nodes.capture.uri import Place, parse, redact
+from nodes.capture.uri import Place, is_live, parse, redact
 from nodes.capture.why import why
 from nodes.rates import SLOWEST
 from nodes.zones import Rectangles
@@ -95,6 +95,18 @@ class Capture(Source):
             return end
 
         @model_validator(mode="after")
+        def _has_parts(self) -> Capture.Properties:
+            with contextlib.suppress(UserError):  # `reads` tells what is wrong with the address
+                place = parse(self.uri)
+                if self.required and place.kind in ("rtsp", "camera") and self.wants_part():
+                    raise ValueError(is_live(place))
+            return self
+
+        def wants_part(self) -> bool:
+            """Whether it is to begin, end or begin again where it would not by itself."""
+            return self.loop or self.start > 0 or self.end is not None
+
+        @model_validator(mode="after")
         def _can_join_later(self) -> Capture.Properties:
             if self.required:
                 return self
@@ -102,7 +114,7 @@ class Capture(Source):
                 raise ValueError("'required: false' needs 'width' and 'height': frames get their size before they come")
             if not self.reconnect:
                 raise ValueError("'required: false' waits for the camera, and 'reconnect: false' does not")
-            if self.loop or self.start or self.end is not None:
+            if self.wants_part():
                 raise ValueError("'required: false' is for cameras, and they have no 'start', 'end' and 'loop'")
             with contextlib.suppress(UserError):  # `reads` tells what is wrong with the address
                 place = parse(self.uri)
@@ -251,9 +263,9 @@ class Capture(Source):
         if is_recording(place, wishes, reader):
             reader.close()
             return video(p.timeout)
-        if p.loop or p.start or p.end is not None:
+        if p.wants_part():
             reader.close()
-            raise UserError(f"'{place.shown}' is live: it has no 'start' and 'end', and cannot 'loop'")
+            raise UserError(is_live(place))
         return live(reader, lambda: self._rejoin(place, again)), reader.fps if timed(reader) else 0.0
 
     def _join(self, place: Place, wishes: Wishes, connect: Callable[[], Reader]) -> Reader:

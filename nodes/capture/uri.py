@@ -56,6 +56,11 @@ class Place:
         return f"Place({self.kind}, {self.shown})"
 
 
+def is_live(place: Place) -> str:
+    """What is wrong with playing a part of it."""
+    return f"'{place.shown}' is live: it has no 'start' and 'end', and cannot 'loop'"
+
+
 def parse(uri: str) -> Place:
     """The place that `uri` names. Raises UserError (redacted) for an unknown scheme or a malformed address."""
     shown = redact(uri)

@@ -137,6 +137,8 @@ def test_permission_denied(tmp_path: Path) -> None:
         ({"uri": "a", "fps": 1e-9}, "door: property 'fps' of capture is 1e-09"),
         ({"uri": "a", "timeout": 0}, "door: property 'timeout' of capture is 0"),
         ({"uri": "a", "size": 640}, "door: unknown property 'size' of capture"),
+        ({"uri": "rtsp://u:word@h/x", "loop": True}, "door: 'rtsp://***@h/x' is live: it has no 'start' and 'end'"),
+        ({"uri": 0, "end": 1}, "door: '/dev/video0' is live: it has no 'start' and 'end', and cannot 'loop'"),
         ({"uri": 0, "required": False}, "door: 'required: false' needs 'width' and 'height'"),
         ({"uri": 0, "required": False, "width": 64}, "door: 'required: false' needs 'width' and 'height'"),
         ({"uri": 0, "required": False, "height": 48}, "door: 'required: false' needs 'width' and 'height'"),

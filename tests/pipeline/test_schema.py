@@ -24,7 +24,7 @@ name: lobby
 mode: live
 latency_budget: 250ms
 nodes:
-  door:  {type: capture, uri: 0, fps: 15, timeout: 2s, end: 1.5min}
+  door:  {type: capture, uri: 0, fps: 15, timeout: 2s}
   faces: {type: haardetect, replicas: auto}
   mood:  {type: emotion, threshold: 0.5, mirror: true, process: one}
   sink:  {type: fakesink}
@@ -106,7 +106,7 @@ def test_it_takes_what_the_check_takes(old: str, new: str, monkeypatch: pytest.M
         ("fps: 15", "fps: [15]", "[15] is not valid"),
         ("timeout: 2s", "timeout: 7200", "7200 is not valid"),
         ("timeout: 2s", "timeout: 2 sec", "'2 sec' is not valid"),
-        ("1.5min", "-1", "-1 is not valid"),
+        ("timeout: 2s", "end: -1", "-1 is not valid"),
         ("threshold: 0.5", "threshold: 1.5", "1.5 is not valid"),
         ("replicas: auto", "replicas: 0", "0 is not valid"),
         ("replicas: auto", "replicas: many", "'many' is not valid"),
