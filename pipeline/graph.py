@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def expand(spec: GraphSpec, monitor: str | None = None) -> Plan:
 
     monitor: where the run publishes its snapshots besides; no node can listen there.
     """
-    classes = {node.name: _check_node(node) for node in spec.nodes.values()}
+    classes = {node.name: _check_node(node, spec) for node in spec.nodes.values()}
     _check_pads(spec, classes)
     try:
         order = _topological(spec)
@@ -60,7 +60,7 @@ def attach(spec: GraphSpec, type_: str, properties: dict[str, Any]) -> None:
     """
     sink = find(type_).load().sink
     assert sink is not None
-    classes = {node.name: _check_node(node) for node in spec.nodes.values()}
+    classes = {node.name: _check_node(node, spec) for node in spec.nodes.values()}
     _check_ends(spec, classes)
     order = _topological(spec)
     metadata = _check_caps(spec, classes, order)
@@ -86,10 +86,11 @@ def attach(spec: GraphSpec, type_: str, properties: dict[str, Any]) -> None:
         )
 
 
-def _check_node(node: NodeSpec) -> tuple[NodeType, type[Node]]:
+def _check_node(node: NodeSpec, spec: GraphSpec) -> tuple[NodeType, type[Node]]:
     try:
         found = find(node.type)
         cls = found.load()
+        _check_owners(cls, node, spec)
         check_properties(cls, node.properties, node.name)
         _check_values(cls, node)
     except UserError as error:
@@ -107,6 +108,21 @@ def _check_node(node: NodeSpec) -> tuple[NodeType, type[Node]]:
         if node.process and node.process != WITH_CAMERA:
             raise GraphError(f"{node.where}: {node.name}: 'process' puts a node in one process, 'replicas' in several")
     return found, cls
+
+
+def _check_owners(cls: type[Node], node: NodeSpec, spec: GraphSpec) -> None:
+    """A property that it has not and another node has: that one is meant, and not what is spelt like it."""
+    for key in node.properties:
+        if key not in cls.Properties.model_fields and (owner := _owner(key, spec)):
+            raise GraphError(f"unknown property '{key}' of {cls.type_name()}; {owner.name} ({owner.type}) has one")
+
+
+def _owner(key: str, spec: GraphSpec) -> NodeSpec | None:
+    for node in spec.nodes.values():
+        with suppress(UserError):  # told when it is this one's turn
+            if key in find(node.type).load().Properties.model_fields:
+                return node
+    return None
 
 
 def _check_values(cls: type[Node], node: NodeSpec) -> None:

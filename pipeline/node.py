@@ -286,7 +286,9 @@ def check_properties(cls: type[Node], given: dict[str, Any], name: str) -> Any:
     known = cls.Properties.model_fields
     for key in given:
         if key not in known:
-            raise GraphError(f"{name}: unknown property '{key}' of {type_name}{did_you_mean(key, known)}")
+            owner, dot, part = key.partition(".")
+            hint = f"; write {owner}={{{part}: ...}}" if dot and owner in known else did_you_mean(key, known)
+            raise GraphError(f"{name}: unknown property '{key}' of {type_name}{hint}")
     try:
         properties = cls.Properties(**given)
     except ValidationError as error:

@@ -218,6 +218,8 @@ def test_set_overrides_what_the_file_says(tmp_path: Path):
         (("  desk:", "  door:"), r"^g.yaml:6: duplicate name 'door' in 'nodes'; first at g.yaml:5"),
         (("type: work", "type: wrok"), r"^g.yaml:7: faces: unknown node type 'wrok'; did you mean 'work'\?"),
         (("delay: 2ms", "dealy: 2ms"), r"^g.yaml:7: faces: unknown property 'dealy' of work; did you mean 'delay'\?"),
+        (("delay: 2ms", "fps: 5"), r"^g.yaml:7: faces: unknown property 'fps' of work; door \(numbers\) has one$"),
+        (("delay: 2ms", "delay.door: 2ms"), r"^g.yaml:7: faces: unknown property 'delay.door' of work; write delay={door"),
         (("delay: 2ms", "delay: soon"), r"^g.yaml:7: faces: property 'delay' of work is 'soon': .*duration"),
         (("fps: 5", "fps: fast"), r"^g.yaml:5: door: property 'fps' of numbers is 'fast': "),
         (("fps: 5", "fps: -1"), r"property 'fps' of numbers is -1: it must be at least 0"),
