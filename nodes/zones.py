@@ -44,7 +44,9 @@ def _rectangle(value: Any) -> Rectangle:
     try:
         x, y, width, height = (float(number) for number in value if not isinstance(number, bool))
     except (TypeError, ValueError):
-        raise ValueError("a rectangle is [x, y, width, height], such as [0, 0.2, 1, 0.6]") from None
+        raise ValueError(
+            "a rectangle is [x, y, width, height] in fractions of the frame, such as [0, 0.2, 1, 0.6]"
+        ) from None
     found = Rectangle(x, y, width, height)
     if not all(0 <= number <= 1 for number in found):
         raise ValueError("x, y, width and height of a rectangle are fractions of the frame, from 0 to 1")

@@ -52,7 +52,10 @@ def test_a_rectangle_or_several_or_a_map_of_them(given: Any, found: dict[str, li
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ([0, 0, 1], r"is \[0, 0, 1\]: a rectangle is \[x, y, width, height\], such as \[0, 0.2, 1, 0.6\]"),
+        (
+            [0, 0, 1],
+            r"is \[0, 0, 1\]: a rectangle is \[x, y, width, height\] in fractions of the frame, such as \[0, 0.2, 1, 0.6\]",
+        ),
         ([0, 0, True, 1], "a rectangle is"),
         ([[0, 0, 1, 1], 1], "a rectangle is"),
         ("0,0,,1", "a rectangle is"),
@@ -61,6 +64,7 @@ def test_a_rectangle_or_several_or_a_map_of_them(given: Any, found: dict[str, li
         (0, "a rectangle is"),
         (False, "a rectangle is"),
         ({True: [0, 0, 1, 1]}, "a camera's name that is more to YAML than a word, such as on or no, needs quotes"),
+        (["0%", 0, "33%", "100%"], "is .x, y, width, height. in fractions of the frame, such as .0, 0.2, 1, 0.6."),
         ([120, 80, 320, 240], "are fractions of the frame, from 0 to 1"),
         ([0, 0, float("nan"), 1], "are fractions of the frame, from 0 to 1"),
         ([0.5, 0, 0.6, 1], "x and width of a rectangle are more than 1 together"),
