@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import socket
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nodes.narrator import Narrator, NarratorProperties
 from nodes.rates import SLOWEST
@@ -40,6 +40,13 @@ class WebView(Sink):
         fps: float = Field(15, ge=SLOWEST, le=120, description="pictures per second and viewer, at the most")
         history: Seconds = Field(300.0, le=3600, description="how far the timelines go back")
         max_viewers: int = Field(64, ge=1, le=10_000, description="connections to pictures, figures and events at once")
+
+        @field_validator("host")
+        @classmethod
+        def _alone(cls, host: str) -> str:
+            if "/" in host or host.count(":") == 1:  # an IPv6 address has more of them
+                raise ValueError("it is an address or a name alone, such as 0.0.0.0; the port is the property 'port'")
+            return host
 
         @model_validator(mode="after")
         def _safe(self) -> WebView.Properties:

@@ -196,6 +196,12 @@ def test_another_tokens_cookie_is_worth_nothing():
 # Properties ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0:8080", "localhost:80", "http://127.0.0.1", "https://cams.example/"])
+def test_a_host_with_more_than_an_address_is_refused(host: str):
+    with pytest.raises(GraphError, match="^page: property 'host' of webview is '.*': it is an address or a name alone"):
+        WebView("page", host=host, token=TOKEN)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "cams.example", "128.0.0.1"])
 def test_any_other_address_needs_a_token(host: str):
     with pytest.raises(GraphError, match=f"page: host {re.escape(host)} lets others see the cameras: give a token"):
