@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import pytest
 
 from pipeline.registry import node_types
 from tests.support.command import emograph
-from tests.support.graphs import ROOT
+from tests.support.graphs import ROOT, run_graph
 
 EXAMPLE = ROOT / "docs/examples/emograph-mirror"
 
@@ -151,8 +152,22 @@ def test_the_page_shows_the_code_that_runs():
 
 def test_the_pages_source_runs_as_it_stands_there(tmp_path: Path):
     page = (ROOT / "docs/writing-a-node.md").read_text()
-    node, use = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[2:]
+    node, use = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[2:4]
     (tmp_path / "emograph_noise.py").write_text(node)
     (tmp_path / "use.py").write_text(use + "assert len(frames) == 5\nassert frames[0].frame.std() > 50\n")
     done = subprocess.run([sys.executable, "use.py"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_pages_sink_runs_as_it_stands_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    page = (ROOT / "docs/writing-a-node.md").read_text()
+    node = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[4]
+    (tmp_path / "headcount.py").write_text(node)
+    monkeypatch.chdir(tmp_path)
+    run = run_graph(
+        "testsrc name=door num_buffers=10 ! haardetect ! ./headcount.py location=f.jsonl", ["mode=lossless"]
+    )
+    assert run.error is None
+    first = json.loads((tmp_path / "f.jsonl").read_text().splitlines()[0])
+    assert list(first) == ["camera", "unix_s", "faces"]
+    assert (first["camera"], first["faces"]) == ("door", 1)
