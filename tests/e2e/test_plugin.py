@@ -71,30 +71,28 @@ BROKEN = """
 from pydantic import field_validator
 from pipeline import Properties, Sink, pad
 
-class Strs(Sink):
+class Base(Sink):
     sink = pad("video/raw")
 
+    def consume(self, buffer):
+        pass
+
+class Strs(Base):
     @classmethod
     def writes(cls, props, streams):
         return "out.txt"
 
-class Ears(Sink):
-    sink = pad("video/raw")
-
+class Ears(Base):
     @classmethod
     def binds(cls, props):
         return "tcp://127.0.0.1:9"
 
-class Eyes(Sink):
-    sink = pad("video/raw")
-
+class Eyes(Base):
     @classmethod
     def mentions(cls, props):
         return "door"
 
-class Attr(Sink):
-    sink = pad("video/raw")
-
+class Attr(Base):
     class Properties(Properties):
         a: int = 1
 
