@@ -14,8 +14,12 @@ MAX_ITEMS = 10_000
 """Values in one property of a graph file."""
 MAX_DIGITS = 1000
 """Of a whole number. Python refuses to write down one of more than 4300, `0xfff...` too."""
+MAX_DEPTH = 100
+"""Brackets inside each other. What Python itself stands differs from version to version."""
 _LONG = 10_000
 """Characters of a text that count as one more value: an alias repeats them as well."""
+
+_TOO_DEEP = "too many brackets inside each other"
 
 
 class BadValue(ValueError):
@@ -46,22 +50,24 @@ def construct(node: yaml.Node) -> Any:
     except (ValueError, OverflowError) as error:  # no date, no number
         raise BadValue(str(error)) from None
     except RecursionError:
-        raise BadValue("too many brackets inside each other") from None
+        raise BadValue(_TOO_DEEP) from None
     except (LookupError, AttributeError):  # `!!bool maybe`, `!!int ""`, `!!timestamp x`
         raise BadValue("its tag (!!...) does not go with it") from None
     finally:
         loader.dispose()
 
 
-def _count(node: yaml.Node, known: dict[int, int]) -> int:
+def _count(node: yaml.Node, known: dict[int, int], depth: int = 0) -> int:
     """How many values a node is, what an alias stands for counted each time. known: of nodes already, by id."""
+    if depth > MAX_DEPTH:
+        raise BadValue(_TOO_DEEP)
     if id(node) not in known:
         known[id(node)] = 1  # until it is known: what leads back to itself is told when it is constructed
         if isinstance(node, yaml.ScalarNode):
             inner = len(node.value) // _LONG
         elif isinstance(node, yaml.MappingNode):
-            inner = sum(_count(key, known) + _count(value, known) for key, value in node.value)
+            inner = sum(_count(part, known, depth + 1) for item in node.value for part in item)
         else:
-            inner = sum(_count(value, known) for value in node.value)
+            inner = sum(_count(value, known, depth + 1) for value in node.value)
         known[id(node)] = 1 + inner
     return known[id(node)]
